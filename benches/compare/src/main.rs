@@ -1,0 +1,2 @@
+//! Compares memory allocators on whole programs.
+fn main() {}
