@@ -1,6 +1,14 @@
 //! fencepost: a ptmalloc-style memory allocator in pure Rust.
 #![no_std]
-#![cfg_attr(not(target_os = "linux"), allow(unused))]
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("fencepost supports Linux only: it is built on brk, mmap, madvise and futex");
+
+pub mod size;
+pub mod report;
+pub mod config;
+pub mod sync;
+pub mod os;
+pub mod chunk;
+pub mod bins;
+pub mod heap;

@@ -1,0 +1,225 @@
+//! Layer 4: where free chunks wait. One unsorted bin, 62 small, 63 large bins and a map of the
+//! ones that are not empty. Where memory comes from is somebody else's business.
+
+mod index;
+
+pub use index::{BINS, bin_index, bin_range};
+
+use crate::chunk::{Chunk, Keys, Link, List, State, Through, next, previous};
+use crate::os::Region;
+use crate::size::Native;
+
+/// Number of the unsorted bin.
+pub const UNSORTED: usize = 1;
+/// Number of the first large bin.
+pub const FIRST_LARGE: usize = 64;
+
+/// The bins of one heap.
+///
+/// Free chunks enter [`unsorted`](Bins::put_unsorted) and are sorted when a request looks
+/// through it. Small bins hold one size each, oldest last; large bins hold a range of sizes,
+/// largest first, and run a second list through the first chunk of each size.
+#[derive(Debug)]
+pub struct Bins {
+    lists: [List; BINS],
+    sizes: [List; BINS - FIRST_LARGE],
+    map: [u64; BINS.div_ceil(64)],
+}
+
+impl Bins {
+    /// Empty bins.
+    #[must_use]
+    pub const fn new() -> Bins {
+        Bins {
+            lists: [List::EMPTY; BINS],
+            sizes: [List::EMPTY; BINS - FIRST_LARGE],
+            map: [0; BINS.div_ceil(64)],
+        }
+    }
+
+    /// The list of bin `index`.
+    #[must_use]
+    pub fn list(&self, index: usize) -> &List {
+        &self.lists[index]
+    }
+
+    /// The size list of the large bin `index`.
+    #[must_use]
+    pub fn size_list(&self, index: usize) -> &List {
+        &self.sizes[index - FIRST_LARGE]
+    }
+
+    /// Whether the map says that bin `index` may hold chunks.
+    #[must_use]
+    pub fn is_mapped(&self, index: usize) -> bool {
+        self.map[index / 64] >> (index % 64) & 1 == 1
+    }
+
+    /// Puts a free chunk into the unsorted bin and marks it so.
+    #[inline]
+    pub fn put_unsorted<R: Region>(&mut self, chunk: Chunk<'_, R>) {
+        chunk.mark(chunk.low(), State::Unsorted);
+        self.lists[UNSORTED].push_front(Through::Bin, chunk);
+    }
+
+    /// The oldest chunk of the unsorted bin.
+    #[must_use]
+    pub fn oldest_unsorted<'k, R: Region>(&self, keys: &'k Keys<R>) -> Option<Chunk<'k, R>> {
+        self.lists[UNSORTED].last(keys)
+    }
+
+    /// Takes a chunk out of the unsorted bin.
+    #[inline]
+    pub fn take_unsorted<R: Region>(&mut self, chunk: Chunk<'_, R>) {
+        self.lists[UNSORTED].unlink(Through::Bin, chunk);
+    }
+
+    /// Puts a free chunk into the bin of its size and marks it so.
+    pub fn put_sorted<R: Region>(&mut self, keys: &Keys<R>, chunk: Chunk<'_, R>) {
+        let size = chunk.size();
+        let index = bin_index(size);
+        chunk.mark(chunk.low(), State::Binned);
+        self.map[index / 64] |= 1 << (index % 64);
+        if index < FIRST_LARGE {
+            self.lists[index].push_front(Through::Bin, chunk);
+            return;
+        }
+        let (list, sizes) = (&mut self.lists[index], &mut self.sizes[index - FIRST_LARGE]);
+        // The usual newcomer is no larger than the smallest.
+        let smallest = sizes.last(keys);
+        let place = match smallest {
+            Some(leader) if leader.size() > size => None,
+            _ => sizes.iter(Through::Sizes, keys).find(|leader| leader.size() <= size),
+        };
+        match place {
+            Some(leader) if leader.size() == size => {
+                // Second of its size: the leader keeps its place in the size list.
+                list.insert(Through::Bin, chunk, next(Through::Bin, leader));
+            }
+            _ => {
+                list.insert(Through::Bin, chunk, place);
+                sizes.insert(Through::Sizes, chunk, place);
+            }
+        }
+    }
+
+    /// Takes a chunk out of the bin of its size.
+    pub fn take_sorted<R: Region>(&mut self, keys: &Keys<R>, chunk: Chunk<'_, R>) {
+        let size = chunk.size();
+        let index = bin_index(size);
+        if index >= FIRST_LARGE {
+            let leads = previous(Through::Bin, chunk).is_none_or(|p| p.size() != size);
+            if leads {
+                let heir = next(Through::Bin, chunk).filter(|n| n.size() == size);
+                let sizes = &mut self.sizes[index - FIRST_LARGE];
+                if let Some(heir) = heir {
+                    sizes.insert(Through::Sizes, heir, Some(chunk));
+                }
+                sizes.unlink(Through::Sizes, chunk);
+            }
+        }
+        self.lists[index].unlink(Through::Bin, chunk);
+        if self.lists[index].is_empty() {
+            self.map[index / 64] &= !(1 << (index % 64));
+        }
+        let _ = keys;
+    }
+
+    /// Takes a free chunk out of whichever bin its state names; `false` if its head says
+    /// neither.
+    pub fn take<R: Region>(&mut self, keys: &Keys<R>, chunk: Chunk<'_, R>) -> bool {
+        if chunk.is(State::Unsorted) {
+            self.take_unsorted(chunk);
+        } else if chunk.is(State::Binned) {
+            self.take_sorted(keys, chunk);
+        } else {
+            return false;
+        }
+        true
+    }
+
+    /// The oldest chunk of exactly `size` bytes in a small bin.
+    #[must_use]
+    pub fn small_exact<'k, R: Region>(
+        &self,
+        keys: &'k Keys<R>,
+        size: usize,
+    ) -> Option<Chunk<'k, R>> {
+        self.lists[bin_index(size)].last(keys)
+    }
+
+    /// The smallest chunk of at least `size` bytes: first in the bin of `size` if that is a
+    /// large one, then in the next larger bin that is not empty.
+    #[must_use]
+    pub fn best_fit<'k, R: Region>(&self, keys: &'k Keys<R>, size: usize) -> Option<Chunk<'k, R>> {
+        let index = bin_index(size);
+        if index >= FIRST_LARGE
+            && let Some(chunk) = self.smallest_from(keys, index, size)
+        {
+            return Some(chunk);
+        }
+        let index = self.next_filled(index + 1)?;
+        if index < FIRST_LARGE {
+            self.lists[index].last(keys)
+        } else {
+            self.smallest_from(keys, index, size)
+        }
+    }
+
+    /// The smallest chunk of at least `size` bytes in a large bin. Among equals not the leader,
+    /// so that the size list need not change.
+    fn smallest_from<'k, R: Region>(
+        &self,
+        keys: &'k Keys<R>,
+        index: usize,
+        size: usize,
+    ) -> Option<Chunk<'k, R>> {
+        let largest = self.lists[index].first(keys)?;
+        if largest.size() < size {
+            return None;
+        }
+        let mut leader = self.size_list(index).last(keys)?;
+        while leader.size() < size {
+            leader = previous(Through::Sizes, leader)?;
+        }
+        let second = next(Through::Bin, leader).filter(|c| c.size() == leader.size());
+        Some(second.unwrap_or(leader))
+    }
+
+    /// The first bin from `index` on that the map says is not empty.
+    #[must_use]
+    pub fn next_filled(&self, index: usize) -> Option<usize> {
+        let mut word = index / 64;
+        let mut bits = *self.map.get(word)? & (u64::MAX << (index % 64));
+        while bits == 0 {
+            word += 1;
+            bits = *self.map.get(word)?;
+        }
+        Some(word * 64 + bits.trailing_zeros() as usize)
+    }
+
+    /// Whether a chunk of this size has links through the size list.
+    #[must_use]
+    pub const fn is_large(size: usize) -> bool {
+        !Native::is_small(size)
+    }
+
+    /// For tests of the checker: overwrites the map.
+    #[doc(hidden)]
+    pub fn forge_map(&mut self, index: usize, filled: bool) {
+        let bit = 1 << (index % 64);
+        if filled {
+            self.map[index / 64] |= bit;
+        } else {
+            self.map[index / 64] &= !bit;
+        }
+    }
+}
+
+impl Default for Bins {
+    fn default() -> Bins {
+        Bins::new()
+    }
+}
+
+const _: () = assert!(Link::BkSize as usize + 8 <= Native::MIN_LARGE);

@@ -1,0 +1,222 @@
+//! The head of a chunk: two 32-bit halves, each with one writer.
+//!
+//! The low half (size and flags) is written under the lock of the heap, the high half (tag) by
+//! whoever owns the chunk. A tag is a keyed hash of the payload address, the low half without
+//! `PREV_INUSE`, and the state; it need not store the state, for whoever finds another tag than
+//! the one expected can try the other states and name the misuse.
+
+use crate::size::{ALIGN, MAX_CHUNK};
+use core::fmt;
+
+/// The low half of a head: the chunk's size divided by 16, and three flags.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Low(u32);
+
+impl Low {
+    const PREV_INUSE: u32 = 1;
+    const MAPPED: u32 = 2;
+    const ARENA: u32 = 4;
+    const FLAGS: u32 = 7;
+
+    /// A chunk of `size` bytes (a multiple of 16, at most [`MAX_CHUNK`]), no flag set.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(size: usize) -> Low {
+        debug_assert!(size % ALIGN == 0 && size <= MAX_CHUNK);
+        Low((size / 2) as u32)
+    }
+
+    /// A low half as it was read.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_bits(bits: u32) -> Low {
+        Low(bits)
+    }
+
+    /// The bits as they are stored.
+    #[inline(always)]
+    #[must_use]
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// The size in bytes.
+    #[inline(always)]
+    #[must_use]
+    pub const fn size(self) -> usize {
+        (self.0 & !Low::FLAGS) as usize * 2
+    }
+
+    /// Whether the chunk before is in use, as far as the heap knows.
+    #[inline(always)]
+    #[must_use]
+    pub const fn prev_in_use(self) -> bool {
+        self.0 & Low::PREV_INUSE != 0
+    }
+
+    /// Whether the chunk owns a mapping.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_mapped(self) -> bool {
+        self.0 & Low::MAPPED != 0
+    }
+
+    /// Whether the chunk belongs to an arena other than the main one.
+    #[inline(always)]
+    #[must_use]
+    pub const fn in_arena(self) -> bool {
+        self.0 & Low::ARENA != 0
+    }
+
+    /// With `PREV_INUSE` set or cleared.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with_prev_in_use(self, yes: bool) -> Low {
+        Low(self.0 & !Low::PREV_INUSE | yes as u32)
+    }
+
+    /// With `MAPPED` set.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with_mapped(self) -> Low {
+        Low(self.0 | Low::MAPPED)
+    }
+
+    /// With `ARENA` set if `yes`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with_arena(self, yes: bool) -> Low {
+        Low(self.0 | if yes { Low::ARENA } else { 0 })
+    }
+
+    /// The same flags on another size.
+    #[inline(always)]
+    #[must_use]
+    pub const fn resized(self, size: usize) -> Low {
+        Low(Low::of(size).0 | self.0 & Low::FLAGS)
+    }
+
+    /// This size with the `ARENA` flag of `other`: what a cache expects of a chunk of its class.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with_arena_of(self, other: Low) -> Low {
+        Low(self.0 | other.0 & Low::ARENA)
+    }
+}
+
+impl fmt::Debug for Low {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.size())?;
+        for (set, name) in [
+            (self.prev_in_use(), " PREV_INUSE"),
+            (self.is_mapped(), " MAPPED"),
+            (self.in_arena(), " ARENA"),
+        ] {
+            if set {
+                f.write_str(name)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a chunk is at the moment.
+///
+/// Pairs of states share one multiplication: see [`Secret::tag`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// In the user's hands.
+    Used = 0,
+    /// In a thread's cache or in the depot.
+    Cached = 1,
+    /// Free, in a small or large bin.
+    Binned = 2,
+    /// Free, in the unsorted bin.
+    Unsorted = 3,
+    /// Free, in a fast bin.
+    Fast = 4,
+    /// The top chunk of a heap.
+    Top = 5,
+    /// A fencepost.
+    Fence = 6,
+    /// No chunk any more: swallowed by a neighbour.
+    Retired = 7,
+}
+
+impl State {
+    /// Every state.
+    pub const ALL: [State; 8] = [
+        State::Used,
+        State::Cached,
+        State::Binned,
+        State::Unsorted,
+        State::Fast,
+        State::Top,
+        State::Fence,
+        State::Retired,
+    ];
+
+    /// Whether the tag in this state covers the link of a stack as well.
+    #[inline(always)]
+    #[must_use]
+    pub const fn seals_link(self) -> bool {
+        matches!(self, State::Cached | State::Fast)
+    }
+}
+
+/// The per-process secret: random, never derived from an address.
+#[derive(Clone, Copy)]
+pub struct Secret {
+    address: u64,
+    size: u64,
+    link: u64,
+    seal: u64,
+}
+
+impl Secret {
+    /// A secret from four random words.
+    #[must_use]
+    pub const fn new(random: [u64; 4]) -> Secret {
+        Secret {
+            address: random[0],
+            size: random[1],
+            link: random[2],
+            seal: random[3] | 1,
+        }
+    }
+
+    /// The tag of a chunk with this payload address and low half in this state.
+    ///
+    /// A folded 64x64 multiplication of the keyed address and the keyed size; its two 32-bit
+    /// lanes serve two states, so that a free, which checks `Used` and writes `Cached`, pays
+    /// for one.
+    #[inline(always)]
+    #[must_use]
+    pub const fn tag(&self, payload: usize, low: Low, state: State) -> u32 {
+        let state = state as u64;
+        let what = (low.0 & !Low::PREV_INUSE) as u64 | (state >> 1) << 40;
+        let product = (payload as u64 ^ self.address) as u128 * (what ^ self.size) as u128;
+        let folded = product as u64 ^ (product >> 64) as u64;
+        if state & 1 == 0 { folded as u32 } else { (folded >> 32) as u32 }
+    }
+
+    /// A link as it is stored at address `at`, or back again.
+    #[inline(always)]
+    #[must_use]
+    pub const fn mask(&self, at: usize, link: u64) -> u64 {
+        link ^ self.link ^ at as u64
+    }
+
+    /// 32 bits that vouch for a link.
+    #[inline(always)]
+    #[must_use]
+    pub const fn seal(&self, link: usize) -> u32 {
+        ((link as u64).wrapping_mul(self.seal) >> 32) as u32
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}

@@ -1,0 +1,331 @@
+//! The checker: walks every segment, bin and stack and compares them with each other.
+//!
+//! [`Heap::check`] changes nothing and returns the first damage that it finds, by invariant
+//! (I1 to I12 in [`super`]). The same walk tells where a stray pointer lies.
+
+use super::{Heap, Totals};
+use crate::bins::{BINS, FIRST_LARGE, UNSORTED, bin_index};
+use crate::chunk::{Chunk, DIRT_MIN, Stack, State, Through};
+use crate::os::{Os, Region};
+use crate::size::{ALIGN, FAST_BINS, HEADER, MAX_CHUNK, MIN_CHUNK, Native};
+
+/// Where a free chunk waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// In the fast bin of this index.
+    Fast(usize),
+    /// In the unsorted bin.
+    Unsorted,
+    /// In the small or large bin of this number.
+    Bin(usize),
+    /// It is top.
+    Top,
+    /// In no list of this heap.
+    Nowhere,
+}
+
+/// A broken invariant and the payload address of the chunk where it showed (0 if none).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Damage {
+    /// Which.
+    pub invariant: Invariant,
+    /// Where.
+    pub address: usize,
+}
+
+/// The invariants of a heap, as [`super`] numbers them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Invariant {
+    /// I1: chunks cover each segment.
+    Coverage = 1,
+    /// I2: tags are genuine.
+    Tag = 2,
+    /// I3: `PREV_INUSE` and `prev_size` agree with the chunk before.
+    Boundary = 3,
+    /// I4: free neighbours are merged.
+    Merged = 4,
+    /// I5: each binned chunk is in its bin, once, linked both ways.
+    Binned = 5,
+    /// I6: large bins are sorted.
+    Sorted = 6,
+    /// I7: the map names the bins that are filled.
+    Map = 7,
+    /// I8: fast bins hold fast chunks of their size.
+    Fast = 8,
+    /// I9: top is what the heap says.
+    Top = 9,
+    /// I10: fresh memory is zero.
+    Fresh = 10,
+    /// I11: the counters agree.
+    Counters = 11,
+    /// I12: the segments are in the map of extents.
+    Extents = 12,
+}
+
+impl Invariant {
+    /// Every invariant.
+    pub const ALL: [Invariant; 12] = [
+        Invariant::Coverage,
+        Invariant::Tag,
+        Invariant::Boundary,
+        Invariant::Merged,
+        Invariant::Binned,
+        Invariant::Sorted,
+        Invariant::Map,
+        Invariant::Fast,
+        Invariant::Top,
+        Invariant::Fresh,
+        Invariant::Counters,
+        Invariant::Extents,
+    ];
+}
+
+const fn damage(invariant: Invariant, address: usize) -> Damage {
+    Damage { invariant, address }
+}
+
+/// What a walk over the segments adds up.
+#[derive(Default)]
+struct Sums {
+    used: usize,
+    fast: Totals,
+    binned: Totals,
+    dirty: usize,
+}
+
+/// What lies at an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// A chunk of this size begins with this payload address, in this state if its head is
+    /// genuine.
+    Chunk(usize, Option<State>),
+    /// The address is this many bytes into the payload of a chunk of this size.
+    Inside(usize, usize),
+    /// It is in no chunk that can be found.
+    Nothing,
+}
+
+impl<O: Os + 'static> Heap<O> {
+    /// Checks every invariant. Takes time in proportion to the heap.
+    ///
+    /// # Errors
+    /// The first damage found.
+    pub fn check(&self) -> Result<(), Damage> {
+        let mut sums = Sums::default();
+        for segment in self.segments() {
+            self.check_segment(segment.start, segment.end, &mut sums)?;
+        }
+        self.check_top()?;
+        let fast = self.check_fast()?;
+        let binned = self.check_bins()?;
+        let counters = &self.counters;
+        if fast != sums.fast || fast.bytes as usize != self.fast_bytes {
+            return Err(damage(Invariant::Fast, 0));
+        }
+        if binned != sums.binned {
+            return Err(damage(Invariant::Binned, 0));
+        }
+        if sums.used != counters.used_bytes
+            || binned.bytes as usize != counters.binned_bytes
+            || sums.dirty != counters.dirty_bytes
+        {
+            return Err(damage(Invariant::Counters, 0));
+        }
+        Ok(())
+    }
+
+    fn state_of(&self, chunk: Chunk<'static, O::Region>) -> Option<State> {
+        State::ALL.into_iter().find(|state| chunk.is(*state))
+    }
+
+    fn check_segment(&self, start: usize, end: usize, sums: &mut Sums) -> Result<(), Damage> {
+        let mut addr = start;
+        // The chunk before: in a bin?
+        let mut before: Option<usize> = None;
+        loop {
+            if !self.keys.extents.holds(addr + HEADER) && addr + HEADER < end {
+                return Err(damage(Invariant::Extents, addr + HEADER));
+            }
+            if self.keys.extents.owner(addr) != self.owner {
+                return Err(damage(Invariant::Extents, addr + HEADER));
+            }
+            let chunk = self.chunk(addr);
+            let payload = chunk.payload();
+            let Some(state) = self.state_of(chunk) else {
+                return Err(damage(Invariant::Tag, payload));
+            };
+            match before {
+                Some(size) if chunk.low().prev_in_use() || chunk.prev_size() != size => {
+                    return Err(damage(Invariant::Boundary, payload));
+                }
+                None if !chunk.low().prev_in_use() => {
+                    return Err(damage(Invariant::Boundary, payload));
+                }
+                _ => {}
+            }
+            let size = chunk.size();
+            let is_free = matches!(state, State::Binned | State::Unsorted);
+            if let Some(length) = before
+                && (is_free && length + size <= MAX_CHUNK
+                    || state == State::Top && length + self.top_size <= MAX_CHUNK)
+            {
+                return Err(damage(Invariant::Merged, payload));
+            }
+            match state {
+                State::Top => {
+                    return if addr == self.top && addr + self.top_size == end {
+                        Ok(())
+                    } else {
+                        Err(damage(Invariant::Coverage, payload))
+                    };
+                }
+                State::Fence => {
+                    return if end - addr < HEADER + MIN_CHUNK {
+                        Ok(())
+                    } else {
+                        Err(damage(Invariant::Coverage, payload))
+                    };
+                }
+                State::Retired => return Err(damage(Invariant::Coverage, payload)),
+                State::Used | State::Cached => sums.used += size,
+                State::Fast => sums.fast.add(size),
+                State::Binned | State::Unsorted => {
+                    sums.binned.add(size);
+                    if size >= DIRT_MIN {
+                        sums.dirty += chunk.dirt().1;
+                    }
+                }
+            }
+            if size < MIN_CHUNK || size % ALIGN != 0 || addr + size >= end {
+                return Err(damage(Invariant::Coverage, payload));
+            }
+            before = is_free.then_some(size);
+            addr += size;
+        }
+    }
+
+    fn check_top(&self) -> Result<(), Damage> {
+        if self.top == 0 {
+            return Ok(());
+        }
+        let end = self.segments().last().map_or(0, |s| s.end);
+        let top = self.chunk(self.top);
+        if self.top + self.top_size != end || self.top_size < MIN_CHUNK || !top.is(State::Top) {
+            return Err(damage(Invariant::Top, top.payload()));
+        }
+        if self.fresh < self.top + HEADER && self.fresh != self.top {
+            return Err(damage(Invariant::Fresh, self.fresh));
+        }
+        // A look at each page's first words; the whole would fault it all in.
+        let mut addr = self.fresh.max(self.top + HEADER);
+        let limit = (addr + (64 << 10)).min(end);
+        while addr + 8 <= limit {
+            let word: *const u64 = self.keys.region.at(addr).cast();
+            // SAFETY: the address lies in top, which the heap owns (I9).
+            #[allow(unsafe_code)]
+            if unsafe { word.read_unaligned() } != 0 {
+                return Err(damage(Invariant::Fresh, addr));
+            }
+            addr += 256;
+        }
+        Ok(())
+    }
+
+    fn check_fast(&self) -> Result<Totals, Damage> {
+        let mut totals = Totals::default();
+        for (index, fast) in self.fast.iter().enumerate() {
+            let mut rest: Stack = *fast;
+            while let Some(chunk) = rest.peek(self.keys) {
+                let size = chunk.size();
+                if !chunk.is(State::Fast) || Native::fast_index(size) != index {
+                    return Err(damage(Invariant::Fast, chunk.payload()));
+                }
+                totals.add(size);
+                rest = rest.rest(self.keys);
+            }
+        }
+        debug_assert!(self.fast.len() == FAST_BINS);
+        Ok(totals)
+    }
+
+    fn check_bins(&self) -> Result<Totals, Damage> {
+        let mut totals = Totals::default();
+        for index in UNSORTED..BINS {
+            let list = self.bins.list(index);
+            if index != UNSORTED && self.bins.is_mapped(index) == list.is_empty() {
+                return Err(damage(Invariant::Map, 0));
+            }
+            let mut before: Option<Chunk<'static, O::Region>> = None;
+            for chunk in list.iter(Through::Bin, self.keys) {
+                let payload = chunk.payload();
+                let size = chunk.size();
+                let (state, home) = if index == UNSORTED {
+                    (State::Unsorted, true)
+                } else {
+                    (State::Binned, bin_index(size) == index)
+                };
+                let linked_back = crate::chunk::previous(Through::Bin, chunk) == before;
+                if !chunk.is(state) || !home || !linked_back {
+                    return Err(damage(Invariant::Binned, payload));
+                }
+                if index >= FIRST_LARGE && before.is_some_and(|b| b.size() < size) {
+                    return Err(damage(Invariant::Sorted, payload));
+                }
+                totals.add(size);
+                before = Some(chunk);
+            }
+            if index >= FIRST_LARGE {
+                self.check_sizes(index)?;
+            }
+        }
+        Ok(totals)
+    }
+
+    /// The size list holds the first chunk of each size, in order.
+    fn check_sizes(&self, index: usize) -> Result<(), Damage> {
+        let mut sizes = self.bins.size_list(index).iter(Through::Sizes, self.keys);
+        let mut last = 0;
+        for chunk in self.bins.list(index).iter(Through::Bin, self.keys) {
+            if chunk.size() == last {
+                continue;
+            }
+            last = chunk.size();
+            if sizes.next() != Some(chunk) {
+                return Err(damage(Invariant::Sorted, chunk.payload()));
+            }
+        }
+        match sizes.next() {
+            Some(extra) => Err(damage(Invariant::Sorted, extra.payload())),
+            None => Ok(()),
+        }
+    }
+
+    /// Where `payload` points, found by walking the segment that contains it. Believes only
+    /// genuine heads.
+    #[must_use]
+    pub fn locate(&self, payload: usize) -> Found {
+        let Some(segment) =
+            self.segments().iter().find(|s| s.start <= payload && payload < s.end)
+        else {
+            return Found::Nothing;
+        };
+        let mut addr = segment.start;
+        while addr + HEADER <= payload {
+            let chunk = self.chunk(addr);
+            let state = self.state_of(chunk);
+            if chunk.payload() == payload {
+                return Found::Chunk(chunk.size(), state);
+            }
+            let size = match state {
+                Some(State::Top) => return Found::Inside(payload - addr - HEADER, self.top_size),
+                Some(State::Fence | State::Retired) | None => return Found::Nothing,
+                Some(_) => chunk.size(),
+            };
+            if payload < addr + size + HEADER {
+                return Found::Inside(payload - addr - HEADER, size);
+            }
+            addr += size;
+        }
+        Found::Nothing
+    }
+}

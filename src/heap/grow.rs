@@ -1,0 +1,319 @@
+//! Where top's memory comes from, and how it goes back.
+#![allow(unsafe_code)] // Moves the break, maps and protects.
+
+use super::{Heap, Segment};
+use crate::chunk::State;
+use crate::config::Key;
+use crate::os::{GRANULE, Os, OsError, Prot};
+use crate::size::{ALIGN, HEADER, MIN_CHUNK, align_down, align_up};
+
+/// The largest step in which a growing heap runs ahead of the need, in bytes.
+const MAX_AHEAD: usize = 8 << 20;
+/// The first mapped segment, when growing is refused; later ones are larger.
+const FIRST_SEGMENT: usize = 1 << 20;
+
+/// How a heap gets memory.
+#[derive(Debug)]
+pub enum Growth {
+    /// By the program break. Anybody else in the process may move it too.
+    Break {
+        /// Where we left it; top borders on it if it is still there.
+        end: usize,
+    },
+    /// Inside a reserved region, committed as it is needed.
+    Region(Reserved),
+    /// Only by mapped segments.
+    Segments,
+}
+
+/// Address space without memory, of which the first part is committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reserved {
+    start: usize,
+    committed: usize,
+    end: usize,
+    /// Length of the next region, when this one is used up; 0: there is none.
+    next: usize,
+}
+
+impl Reserved {
+    /// Reserves up to `len` bytes anywhere, less if the kernel refuses (a process with a
+    /// limited address space), for a heap that continues in mapped segments.
+    ///
+    /// # Errors
+    /// If not even `least` bytes can be reserved.
+    pub fn up_to<O: Os>(os: &O, len: usize, least: usize) -> Result<Reserved, OsError> {
+        let mut len = len;
+        loop {
+            match os.map(0, len, Prot::None) {
+                Ok(start) => {
+                    return Ok(Reserved { start, committed: start, end: start + len, next: 0 });
+                }
+                Err(error) if len / 2 < least => return Err(error),
+                Err(_) => len /= 2,
+            }
+        }
+    }
+
+    /// Reserves one granule of the address space, aligned to itself: a region of an arena.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn granule<O: Os>(os: &O) -> Result<Reserved, OsError> {
+        let len = 2 * GRANULE;
+        let wide = os.map(0, len, Prot::None)?;
+        let start = align_up(wide, GRANULE);
+        // SAFETY: both ends of a mapping that was made just now. A refusal leaves a little more
+        // address space reserved.
+        unsafe {
+            if start != wide {
+                let _ = os.unmap(wide, start - wide);
+            }
+            let end = start + GRANULE;
+            if end != wide + len {
+                let _ = os.unmap(end, wide + len - end);
+            }
+        }
+        Ok(Reserved { start, committed: start, end: start + GRANULE, next: GRANULE })
+    }
+
+    /// Where the region begins.
+    #[must_use]
+    pub const fn start(&self) -> usize {
+        self.start
+    }
+
+    /// Commits at least `need` more bytes, `ahead` more if possible. Returns how many.
+    fn commit<O: Os>(&mut self, os: &O, need: usize, ahead: usize) -> Result<usize, OsError> {
+        let page = os.page_size();
+        let room = self.end - self.committed;
+        let need = align_up(need, page);
+        if need > room {
+            return Err(OsError::NO_MEMORY);
+        }
+        // Doubling keeps the number of mprotect calls logarithmic.
+        let wish = (need + ahead).max(self.committed - self.start);
+        let wish = align_up(wish.min(need + MAX_AHEAD), page).min(room);
+        for len in [wish, need] {
+            // SAFETY: the range lies in our reservation, behind what is committed.
+            if unsafe { os.protect(self.committed, len, Prot::ReadWrite) }.is_ok() {
+                self.committed += len;
+                return Ok(len);
+            }
+        }
+        Err(OsError::NO_MEMORY)
+    }
+}
+
+/// New memory for top.
+struct Grant {
+    start: usize,
+    end: usize,
+    /// Zero from here on.
+    fresh: usize,
+    mapped: bool,
+}
+
+impl<O: Os + 'static> Heap<O> {
+    /// Grows top so that it can serve a chunk of `size` bytes. `false` if no memory can be had;
+    /// the heap is then as it was.
+    #[cold]
+    pub(super) fn grow(&mut self, size: usize) -> bool {
+        if self.grow_in_place(size) {
+            return true;
+        }
+        let need = size + MIN_CHUNK + HEADER;
+        if self.segments.reserve_one(&self.os).is_err() {
+            return false;
+        }
+        let grant = self.grant_apart(need).or_else(|| self.grant_mapped(need));
+        let Some(grant) = grant else {
+            return false;
+        };
+        self.retire_top();
+        let segment = Segment { start: grant.start, end: grant.end, mapped: grant.mapped };
+        self.segments.push(&self.os, segment);
+        self.account(&grant);
+        self.fresh = grant.fresh;
+        self.set_top(grant.start, grant.end - grant.start, true);
+        self.top_low = 0;
+        true
+    }
+
+    /// Extends top where it is by what a chunk of `size` bytes lacks.
+    pub(super) fn grow_in_place(&mut self, size: usize) -> bool {
+        if self.top == 0 {
+            return false;
+        }
+        let missing = (size + MIN_CHUNK).saturating_sub(self.top_size);
+        let ahead = self.ahead();
+        let end = self.top + self.top_size;
+        let page = self.os.page_size();
+        let grown = match &mut self.growth {
+            Growth::Break { end: ours } => {
+                if *ours != end || self.os.program_break() != end {
+                    return false;
+                }
+                [missing + ahead, missing].into_iter().find_map(|len| {
+                    let to = align_up(end + len, page);
+                    // SAFETY: the break is where we left it; nobody owns what lies above.
+                    unsafe { self.os.set_break(to) }.is_ok().then(|| {
+                        *ours = to;
+                        to
+                    })
+                })
+            }
+            Growth::Region(region) => {
+                if region.committed != end {
+                    return false;
+                }
+                region.commit(&self.os, missing, ahead).ok().map(|len| end + len)
+            }
+            Growth::Segments => None,
+        };
+        let Some(to) = grown else {
+            return false;
+        };
+        self.account(&Grant { start: end, end: to, fresh: end, mapped: false });
+        if let Some(last) = self.segments.as_mut_slice(&self.os).last_mut() {
+            last.end = to;
+        }
+        // What is new is zero too, so top's zero memory only becomes longer.
+        self.top_size += to - end;
+        self.top_low = 0;
+        true
+    }
+
+    /// How far to run ahead of the need: the top pad, or with a large heap a share of it, so
+    /// that the number of calls stays logarithmic.
+    fn ahead(&self) -> usize {
+        let pad = self.settings.get(Key::TopPad);
+        if self.settings.is_set(Key::TopPad) {
+            pad
+        } else {
+            pad.max(self.counters.system_bytes / 32).min(MAX_AHEAD)
+        }
+    }
+
+    /// New memory that does not border on top: the break after somebody else moved it, or
+    /// another region.
+    fn grant_apart(&mut self, need: usize) -> Option<Grant> {
+        let ahead = self.ahead();
+        let page = self.os.page_size();
+        match &mut self.growth {
+            Growth::Break { end } => {
+                let current = self.os.program_break();
+                if current == 0 || current == usize::MAX {
+                    return None;
+                }
+                let start = align_up(current, ALIGN);
+                let to = [need + ahead, need].into_iter().find_map(|len| {
+                    let to = align_up(start + len, page);
+                    // SAFETY: the break was read just now; what lies above is nobody's.
+                    unsafe { self.os.set_break(to) }.is_ok().then_some(to)
+                })?;
+                *end = to;
+                // The rest of the page below may hold what others left there.
+                Some(Grant { start, end: to, fresh: align_up(current, page), mapped: false })
+            }
+            Growth::Region(region) => {
+                if region.committed != region.start {
+                    if region.next == 0 || need > region.next {
+                        return None;
+                    }
+                    *region = Reserved::granule(&self.os).ok()?;
+                }
+                let len = region.commit(&self.os, need, ahead).ok()?;
+                let start = region.start;
+                Some(Grant { start, end: start + len, fresh: start, mapped: false })
+            }
+            Growth::Segments => None,
+        }
+    }
+
+    /// A segment with a mapping of its own. Only the main arena has such: a chunk of another
+    /// arena is known by its region.
+    fn grant_mapped(&mut self, need: usize) -> Option<Grant> {
+        if self.owner != 0 {
+            return None;
+        }
+        let page = self.os.page_size();
+        let wish = (self.counters.system_bytes / 4).clamp(FIRST_SEGMENT, MAX_AHEAD * 8);
+        [need.max(wish), need].into_iter().find_map(|len| {
+            let len = align_up(len, page);
+            let start = self.os.map(0, len, Prot::ReadWrite).ok()?;
+            Some(Grant { start, end: start + len, fresh: start, mapped: true })
+        })
+    }
+
+    fn account(&mut self, grant: &Grant) {
+        let len = grant.end - grant.start;
+        self.keys.extents.add(grant.start, grant.end, self.owner);
+        let counters = &mut self.counters;
+        counters.system_bytes += len;
+        counters.system_peak = counters.system_peak.max(counters.system_bytes);
+        match (&self.growth, grant.mapped) {
+            (Growth::Break { .. }, false) => counters.break_bytes += len,
+            _ => counters.segment_bytes += len,
+        }
+    }
+
+    /// Closes the current segment: a fencepost at its end, and what was top becomes a free
+    /// chunk.
+    fn retire_top(&mut self) {
+        if self.top == 0 {
+            return;
+        }
+        let (addr, size) = (self.top, self.top_size);
+        let prev_in_use = self.chunk(addr).low().prev_in_use();
+        let room = size - HEADER;
+        self.top = 0;
+        self.top_size = 0;
+        let fence_at = if room >= MIN_CHUNK { addr + room } else { addr };
+        let fence = self.chunk(fence_at);
+        let low = self.low(0).with_prev_in_use(room >= MIN_CHUNK || prev_in_use);
+        fence.begin(low, State::Fence);
+        if room >= MIN_CHUNK {
+            self.release(addr, room, prev_in_use);
+        }
+    }
+
+    /// Gives back the end of top, from `from` (a page boundary in top) to `end`.
+    pub(super) fn shrink(&mut self, from: usize, end: usize) -> bool {
+        let len = end - from;
+        match &mut self.growth {
+            Growth::Break { end: ours } if *ours == end && self.os.program_break() == end => {
+                // Readers of the map must not take for heap what is gone.
+                self.keys.extents.cut(from, end);
+                // SAFETY: the break is where we left it; the range is the end of top.
+                if unsafe { self.os.set_break(from) }.is_err() {
+                    self.keys.extents.add(from, end, self.owner);
+                    return false;
+                }
+                *ours = from;
+                self.top_size -= len;
+                self.fresh = self.fresh.min(from);
+                self.counters.system_bytes -= len;
+                self.counters.break_bytes -= len;
+                if let Some(last) = self.segments.as_mut_slice(&self.os).last_mut() {
+                    last.end = from;
+                }
+            }
+            _ => {
+                let dirty_end = align_up(self.fresh, self.os.page_size()).min(align_down(end, self.os.page_size()));
+                if from >= dirty_end {
+                    return false;
+                }
+                // SAFETY: the range lies in top, behind its head: nobody needs its contents.
+                if unsafe { self.os.discard(from, dirty_end - from) }.is_err() {
+                    return false;
+                }
+                self.fresh = from;
+                self.counters.returned_bytes += (dirty_end - from) as u64;
+                return true;
+            }
+        }
+        self.counters.returned_bytes += len as u64;
+        true
+    }
+}

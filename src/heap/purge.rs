@@ -1,0 +1,138 @@
+//! Giving memory back: trimming top, discarding whole free pages inside the heap.
+//!
+//! Both are driven by the bytes that come home, without a clock or a helper thread. A *tick*
+//! passes when an eighth of the bytes in use (1 MiB at least) was freed since the last one. At
+//! a tick, top gives up what it did not need since the last tick, and free chunks that were
+//! dirty already at the last tick have their whole pages discarded, largest first, until what
+//! stays dirty is a small share of the heap. So memory that is reused soon is never touched,
+//! and after a peak the resident set follows the live bytes.
+
+use super::Heap;
+use crate::bins::{BINS, FIRST_LARGE, UNSORTED, bin_index};
+use crate::chunk::{Chunk, Through};
+use crate::config::Key;
+use crate::os::Os;
+use crate::size::{MIN_CHUNK, align_down, align_up};
+
+/// The shortest tick, in freed bytes.
+const MIN_TICK: usize = 1 << 20;
+/// Dirty free bytes that a heap may always keep.
+const MIN_DIRT: usize = 1 << 20;
+/// A free chunk's fields at its beginning, which stay when its pages go.
+const KEPT_HEAD: usize = 64;
+/// Unless the user set the trimming threshold, top may always keep this much.
+const MIN_TOP: usize = 1 << 20;
+
+impl<O: Os + 'static> Heap<O> {
+    fn tick_length(&self) -> usize {
+        (self.counters.used_bytes / 8).max(MIN_TICK)
+    }
+
+    pub(super) fn tick_if_due(&mut self) {
+        if self.freed_since_tick >= self.tick_length() {
+            self.tick();
+        }
+    }
+
+    #[cold]
+    fn tick(&mut self) {
+        self.freed_since_tick = 0;
+        self.ticks += 1;
+        if self.fast_bytes != 0 {
+            self.consolidate();
+        }
+        if !self.settings.is_set(Key::TrimThreshold) {
+            let spare = self.top_low.min(self.top_size);
+            let keep = self.settings.get(Key::TopPad).max(MIN_TOP);
+            if spare > keep + MIN_TOP {
+                self.trim_top(self.top_size - spare + keep);
+            }
+        }
+        self.top_low = self.top_size;
+        if self.settings.get(Key::Purge) != 0 {
+            let keep = (self.counters.used_bytes / 16).max(MIN_DIRT);
+            if self.counters.dirty_bytes > keep {
+                self.purge(keep, true);
+            }
+        }
+        self.epoch = (self.epoch + 1) & 0xff_ffff;
+    }
+
+    /// The user's trimming threshold, if he set one, is obeyed at once.
+    pub(super) fn trim_if_due(&mut self) {
+        if self.settings.is_set(Key::TrimThreshold)
+            && self.top_size >= self.settings.get(Key::TrimThreshold)
+        {
+            self.trim_top(self.settings.get(Key::TopPad));
+        }
+    }
+
+    /// Gives back all that is free: top beyond `pad` bytes and every whole free page. `true` if
+    /// anything was.
+    pub fn trim(&mut self, pad: usize) -> bool {
+        let before = self.counters.returned_bytes;
+        self.consolidate();
+        self.purge(0, false);
+        self.trim_top(pad);
+        self.counters.returned_bytes != before
+    }
+
+    /// Discards whole pages of dirty free chunks, largest chunks first, until at most `keep`
+    /// dirty bytes are left; only chunks that are older than the current tick if `aged`.
+    fn purge(&mut self, keep: usize, aged: bool) {
+        let page = self.os.page_size();
+        let first = bin_index(page).max(FIRST_LARGE);
+        for index in (first..BINS).rev().chain([UNSORTED]) {
+            let mut next = self.bins.list(index).first(self.keys);
+            while let Some(chunk) = next {
+                if self.counters.dirty_bytes <= keep {
+                    return;
+                }
+                next = crate::chunk::next(Through::Bin, chunk);
+                if chunk.size() >= page {
+                    self.purge_chunk(chunk, page, aged);
+                }
+            }
+        }
+    }
+
+    fn purge_chunk(&mut self, chunk: Chunk<'static, O::Region>, page: usize, aged: bool) {
+        let size = chunk.size();
+        let (stamp, dirt) = chunk.dirt();
+        if aged && stamp == self.epoch {
+            return;
+        }
+        let from = align_up(chunk.addr() + KEPT_HEAD, page);
+        // The boundary tag lies in the next chunk's first word, beyond `size`.
+        let to = align_down(chunk.addr() + size, page);
+        if from >= to {
+            return;
+        }
+        let edges = size - (to - from);
+        if dirt <= edges {
+            return;
+        }
+        // SAFETY: the range lies inside a free chunk of ours, behind its fields; free memory
+        // has no contents that anybody needs.
+        #[allow(unsafe_code)]
+        let done = unsafe { self.os.discard(from, to - from) };
+        if done.is_ok() {
+            chunk.set_dirt(stamp, edges);
+            self.counters.dirty_bytes -= dirt - edges;
+            self.counters.returned_bytes += (dirt - edges) as u64;
+        }
+    }
+
+    /// Gives back the pages of top beyond the first `pad` bytes.
+    pub(super) fn trim_top(&mut self, pad: usize) {
+        let page = self.os.page_size();
+        let from = align_up(self.top.saturating_add(pad).saturating_add(MIN_CHUNK), page);
+        let end = self.top + self.top_size;
+        if self.top == 0 || from >= end {
+            return;
+        }
+        if self.shrink(from, end) {
+            self.top_low = self.top_low.min(self.top_size);
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Changing a chunk in place, and chunks at aligned addresses.
+
+use super::{Batch, Heap, is_binned};
+use crate::chunk::{Chunk, State};
+use crate::os::Os;
+use crate::report::{Misuse, abort};
+use crate::size::{HEADER, MAX_CHUNK, MIN_CHUNK, align_up};
+
+impl<O: Os + 'static> Heap<O> {
+    /// Makes a used chunk `size` bytes large without moving it: shrinks it, or takes what it
+    /// needs from top or from a free chunk behind it. `false` if that is not possible.
+    ///
+    /// The caller has verified the chunk's head. A shrunk or grown chunk may stay 16 bytes
+    /// larger than asked if those would be too few for a chunk.
+    pub fn resize(&mut self, chunk: Chunk<'static, O::Region>, size: usize) -> bool {
+        let old = chunk.size();
+        if size > MAX_CHUNK {
+            return false;
+        }
+        if size <= old {
+            if old - size >= MIN_CHUNK {
+                self.gave(old - size);
+                self.restate(chunk, size);
+                self.release(chunk.addr() + size, old - size, true);
+                self.freed_since_tick += old - size;
+                self.tick_if_due();
+            }
+            return true;
+        }
+        let after = self.after(chunk, old);
+        let more = size - old;
+        if after.addr() == self.top {
+            if self.top_size < more + MIN_CHUNK && !self.grow_in_place(more) {
+                return false;
+            }
+            let top = self.chunk(self.top);
+            if !top.is(State::Top) {
+                abort(Misuse::CorruptHead { address: top.payload() });
+            }
+            top.mark(top.low(), State::Retired);
+            self.set_top(self.top + more, self.top_size - more, true);
+            self.fresh = self.fresh.max(self.top + HEADER);
+            self.top_low = self.top_low.min(self.top_size);
+            self.took(more);
+            self.restate(chunk, size);
+            return true;
+        }
+        if !is_binned(after) || after.size() < more {
+            return false;
+        }
+        let total = old + self.leave_bin(after);
+        after.mark(after.low(), State::Retired);
+        let rest = total - size;
+        if rest >= MIN_CHUNK {
+            self.restate(chunk, size);
+            let remainder = self.chunk(chunk.addr() + size);
+            remainder.set_low(self.low(rest));
+            self.after(remainder, rest).set_prev_size(rest);
+            self.enter_unsorted(remainder, rest, self.epoch, rest);
+            self.took(more);
+        } else {
+            self.restate(chunk, total);
+            let behind = self.after(chunk, total);
+            behind.set_low(behind.low().with_prev_in_use(true));
+            self.took(total - old);
+        }
+        true
+    }
+
+    /// Writes a used chunk's head for another size.
+    fn restate(&mut self, chunk: Chunk<'static, O::Region>, size: usize) {
+        chunk.begin(chunk.low().resized(size), State::Used);
+    }
+
+    /// A chunk of at least `size` bytes, marked used, whose payload address is a multiple of
+    /// `align` (a power of two). `None` if there is no memory.
+    ///
+    /// A larger block is taken, and what lies before and behind is given back at once.
+    pub fn aligned(&mut self, align: usize, size: usize) -> Option<Chunk<'static, O::Region>> {
+        let padded = size.checked_add(align)?.checked_add(MIN_CHUNK)?;
+        let mut batch = Batch::wanting(1);
+        if !self.fill(align_up(padded, crate::size::ALIGN), &mut batch) {
+            return None;
+        }
+        let block = batch.pop(self.keys)?;
+        let total = block.size();
+        let low = block.low();
+        let mut payload = align_up(block.payload(), align);
+        if payload != block.payload() && payload - block.payload() < MIN_CHUNK {
+            payload += align_up(MIN_CHUNK, align);
+        }
+        let lead = payload - block.payload();
+        let chunk = self.chunk(payload - HEADER);
+        let rest = total - lead - size;
+        let kept = if rest >= MIN_CHUNK { size } else { total - lead };
+        self.gave(total - kept);
+        chunk.begin(self.low(kept), State::Used);
+        if kept == size && rest != 0 {
+            self.release(chunk.addr() + kept, rest, true);
+        }
+        if lead != 0 {
+            self.release(block.addr(), lead, low.prev_in_use());
+        }
+        Some(chunk)
+    }
+}

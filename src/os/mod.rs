@@ -1,0 +1,201 @@
+//! Layer 2: the seam to the operating system.
+//!
+//! [`Os`] is the handful of calls that move memory between the kernel and us. In the words of
+//! the page states, each is a transition:
+//!
+//! | call | from | to |
+//! |---|---|---|
+//! | [`Os::map`] no access | None | Reserved |
+//! | [`Os::map`] read-write, [`Os::set_break`] up | None | Fresh (zero, never written) |
+//! | [`Os::protect`] read-write | Reserved | Fresh |
+//! | handing out a chunk | Fresh, Cached, Released | Live |
+//! | freeing a chunk | Live | Cached (free, dirty) |
+//! | [`Os::discard`] | Cached | Released (reads as zero) |
+//! | [`Os::unmap`], [`Os::set_break`] down | any | None |
+//!
+//! [`Kernel`] is the real thing, [`Flaky`] makes the n-th call fail.
+#![allow(unsafe_code)] // Mapping and unmapping memory cannot be checked by the compiler.
+
+mod extents;
+mod flaky;
+mod kernel;
+mod pages;
+mod process;
+
+pub use extents::{Extents, GRANULE, OWNERS};
+pub use flaky::Flaky;
+pub use kernel::{CALLS, Kernel};
+pub use pages::PageVec;
+pub use process::{ForkPage, available_cpus, environment, is_secure, page_size, random_words};
+
+/// Turns addresses inside the memory that an [`Os`] hands out into pointers: the only place
+/// where an integer becomes a pointer.
+///
+/// `free` is given a pointer that the compiler may believe to reach no further than the user's
+/// object; the head before it must be reached through the region's own provenance.
+pub trait Region: Copy {
+    /// The pointer to address `addr` with the provenance of the whole region.
+    fn at(self, addr: usize) -> *mut u8;
+}
+
+/// Memory that the kernel gave us: its provenance is exposed when it is mapped.
+#[derive(Debug, Clone, Copy)]
+pub struct Exposed;
+
+impl Region for Exposed {
+    #[inline(always)]
+    fn at(self, addr: usize) -> *mut u8 {
+        core::ptr::with_exposed_provenance_mut(addr)
+    }
+}
+
+/// Memory inside one block of the host program, for simulations: every pointer is derived from
+/// the block's own.
+#[derive(Debug, Clone, Copy)]
+pub struct Block(*mut u8);
+
+impl Block {
+    /// A region over the block that starts at `base`.
+    #[must_use]
+    pub const fn new(base: *mut u8) -> Block {
+        Block(base)
+    }
+}
+
+impl Region for Block {
+    #[inline(always)]
+    fn at(self, addr: usize) -> *mut u8 {
+        self.0.with_addr(addr)
+    }
+}
+
+/// What a mapping may be used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prot {
+    /// Reserved address space: no access, no memory, not counted as data.
+    None,
+    /// Readable and writable.
+    ReadWrite,
+}
+
+/// The errno of a refused call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OsError(pub i32);
+
+impl OsError {
+    /// Not enough memory, address space or mappings.
+    pub const NO_MEMORY: OsError = OsError(libc::ENOMEM);
+}
+
+/// The system calls of an allocator. Every call may fail at any time; a failing call has
+/// changed nothing. None of them touches errno.
+///
+/// # Safety
+/// An implementation hands out only memory that nobody else uses: what [`map`](Os::map)
+/// returns is zero, readable and writable (for [`Prot::ReadWrite`]) until it is unmapped, and
+/// [`Region::at`] of [`region`](Os::region) gives pointers that may access it.
+pub unsafe trait Os {
+    /// How addresses become pointers.
+    type Region: Region;
+
+    /// The region that contains everything that this `Os` hands out.
+    fn region(&self) -> Self::Region;
+
+    /// The page size in bytes, a power of two.
+    fn page_size(&self) -> usize;
+
+    /// The program break: the end of the data segment.
+    fn program_break(&self) -> usize;
+
+    /// Moves the program break to `to`.
+    ///
+    /// # Errors
+    /// If the break is not at `to` afterwards.
+    ///
+    /// # Safety
+    /// Moving it down, the caller owns what lies between; moving it up races with every other
+    /// user of the break in the process, so the caller reads it again first.
+    unsafe fn set_break(&self, to: usize) -> Result<(), OsError>;
+
+    /// Maps `len` bytes (a multiple of the page size) of private anonymous memory, near `hint`
+    /// if that is free and not 0. Returns the address.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    fn map(&self, hint: usize, len: usize, prot: Prot) -> Result<usize, OsError>;
+
+    /// Unmaps whole pages.
+    ///
+    /// # Errors
+    /// If the kernel refuses (splitting a mapping needs one more).
+    ///
+    /// # Safety
+    /// The range was mapped by this `Os` and nobody uses it any more.
+    unsafe fn unmap(&self, addr: usize, len: usize) -> Result<(), OsError>;
+
+    /// Grows or shrinks a mapping, moving it if it must. Returns its address.
+    ///
+    /// # Errors
+    /// If the kernel refuses; the mapping is then as before.
+    ///
+    /// # Safety
+    /// The range is exactly one mapping made by this `Os`, and nobody else uses it.
+    unsafe fn remap(&self, addr: usize, old: usize, new: usize) -> Result<usize, OsError>;
+
+    /// Changes the protection of whole pages.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    ///
+    /// # Safety
+    /// The range was mapped by this `Os` and belongs to the caller.
+    unsafe fn protect(&self, addr: usize, len: usize, prot: Prot) -> Result<(), OsError>;
+
+    /// Gives the memory of whole pages back; they read as zero from then on.
+    ///
+    /// # Errors
+    /// If the kernel refuses (locked memory).
+    ///
+    /// # Safety
+    /// The range was mapped by this `Os` and nobody needs its contents.
+    unsafe fn discard(&self, addr: usize, len: usize) -> Result<(), OsError>;
+}
+
+// SAFETY: every call is passed on unchanged.
+unsafe impl<O: Os> Os for &O {
+    type Region = O::Region;
+
+    #[inline(always)]
+    fn region(&self) -> O::Region {
+        (**self).region()
+    }
+    fn page_size(&self) -> usize {
+        (**self).page_size()
+    }
+    fn program_break(&self) -> usize {
+        (**self).program_break()
+    }
+    unsafe fn set_break(&self, to: usize) -> Result<(), OsError> {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { (**self).set_break(to) }
+    }
+    fn map(&self, hint: usize, len: usize, prot: Prot) -> Result<usize, OsError> {
+        (**self).map(hint, len, prot)
+    }
+    unsafe fn unmap(&self, addr: usize, len: usize) -> Result<(), OsError> {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { (**self).unmap(addr, len) }
+    }
+    unsafe fn remap(&self, addr: usize, old: usize, new: usize) -> Result<usize, OsError> {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { (**self).remap(addr, old, new) }
+    }
+    unsafe fn protect(&self, addr: usize, len: usize, prot: Prot) -> Result<(), OsError> {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { (**self).protect(addr, len, prot) }
+    }
+    unsafe fn discard(&self, addr: usize, len: usize) -> Result<(), OsError> {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { (**self).discard(addr, len) }
+    }
+}

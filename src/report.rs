@@ -1,0 +1,218 @@
+//! Layer 0: last words. One line, formatted on the stack, written with write(2), then abort.
+//!
+//! Nothing here allocates, locks or panics, so it may be called from any state of the heap.
+#![allow(unsafe_code)] // write(2) and abort(3) are foreign functions.
+
+/// A line of text in a fixed buffer; what does not fit is cut off.
+#[derive(Debug)]
+pub struct Line {
+    bytes: [u8; Line::CAPACITY],
+    len: usize,
+}
+
+impl Line {
+    const CAPACITY: usize = 256;
+
+    /// An empty line.
+    #[must_use]
+    pub const fn new() -> Line {
+        Line {
+            bytes: [0; Line::CAPACITY],
+            len: 0,
+        }
+    }
+
+    fn push(&mut self, byte: u8) {
+        if let Some(slot) = self.bytes.get_mut(self.len) {
+            *slot = byte;
+            self.len += 1;
+        }
+    }
+
+    /// Appends text.
+    pub fn text(&mut self, text: &str) -> &mut Line {
+        self.raw(text.as_bytes())
+    }
+
+    /// Appends bytes as they are.
+    pub fn raw(&mut self, bytes: &[u8]) -> &mut Line {
+        for &byte in bytes {
+            self.push(byte);
+        }
+        self
+    }
+
+    /// Appends `0x` and the number in hexadecimal.
+    pub fn hex(&mut self, number: usize) -> &mut Line {
+        self.text("0x");
+        let digits = ((usize::BITS - number.leading_zeros()).div_ceil(4)).max(1);
+        for digit in (0..digits).rev() {
+            let nibble = ((number >> (4 * digit)) & 15) as u8;
+            self.push(if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 });
+        }
+        self
+    }
+
+    /// Appends the number in decimal.
+    pub fn decimal(&mut self, number: u64) -> &mut Line {
+        let mut digits = [0u8; 20];
+        let mut rest = number;
+        let mut count = 0;
+        for digit in &mut digits {
+            *digit = b'0' + (rest % 10) as u8;
+            rest /= 10;
+            count += 1;
+            if rest == 0 {
+                break;
+            }
+        }
+        for &digit in digits.iter().take(count).rev() {
+            self.push(digit);
+        }
+        self
+    }
+
+    /// Appends `text` and blanks up to column `width`.
+    pub fn column(&mut self, text: &str, width: usize) -> &mut Line {
+        let end = self.len + width;
+        self.text(text);
+        while self.len < end && self.len < Line::CAPACITY {
+            self.push(b' ');
+        }
+        self
+    }
+
+    /// What was appended so far.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or(&[])
+    }
+
+    /// Writes the line and a newline to a file descriptor and empties it. Errors are ignored:
+    /// there is nobody to tell.
+    pub fn write_to(&mut self, fd: i32) {
+        self.push(b'\n');
+        // SAFETY: the pointer and length describe the initialised part of our own buffer.
+        unsafe { libc::write(fd, self.bytes.as_ptr().cast(), self.len) };
+        self.len = 0;
+    }
+}
+
+impl Default for Line {
+    fn default() -> Line {
+        Line::new()
+    }
+}
+
+/// Which call was given a bad pointer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Call {
+    /// `free`, `cfree` or an operator delete.
+    Free,
+    /// `realloc`.
+    Realloc,
+    /// `malloc_usable_size`.
+    UsableSize,
+}
+
+impl Call {
+    const fn name(self) -> &'static str {
+        match self {
+            Call::Free => "free",
+            Call::Realloc => "realloc",
+            Call::UsableSize => "usable_size",
+        }
+    }
+}
+
+/// A misuse of the heap, or damage to it, that ends the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Misuse {
+    /// A block was freed that is free already.
+    DoubleFree {
+        /// The user's pointer.
+        address: usize,
+        /// Usable bytes of the block.
+        size: usize,
+    },
+    /// realloc or usable_size of a block that is free already.
+    UseAfterFree {
+        /// The call that was given the pointer.
+        call: Call,
+        /// The user's pointer.
+        address: usize,
+        /// Usable bytes of the block.
+        size: usize,
+    },
+    /// The pointer lies inside a chunk, not at its beginning.
+    InsideChunk {
+        /// The call that was given the pointer.
+        call: Call,
+        /// The user's pointer.
+        address: usize,
+        /// Distance from the beginning of the block that contains it, in bytes.
+        offset: usize,
+        /// Usable bytes of the block.
+        size: usize,
+    },
+    /// No region of ours holds the pointer.
+    Foreign {
+        /// The call that was given the pointer.
+        call: Call,
+        /// The user's pointer.
+        address: usize,
+    },
+    /// A chunk's head was overwritten.
+    CorruptHead {
+        /// The payload address of the chunk.
+        address: usize,
+    },
+    /// A free chunk's links, or the size that its neighbour keeps of it, were overwritten.
+    CorruptLink {
+        /// The payload address of the chunk.
+        address: usize,
+    },
+}
+
+impl Misuse {
+    /// Puts the sentence that names the misuse into a line.
+    pub fn describe(self, line: &mut Line) {
+        line.text("fencepost: ");
+        match self {
+            Misuse::DoubleFree { address, size } => {
+                line.text("double free: ").hex(address);
+                line.text(" (").decimal(size as u64).text(" bytes)");
+            }
+            Misuse::UseAfterFree { call, address, size } => {
+                line.text("invalid ").text(call.name()).text(": ").hex(address);
+                line.text(" was freed before (").decimal(size as u64).text(" bytes)");
+            }
+            Misuse::InsideChunk { call, address, offset, size } => {
+                line.text("invalid ").text(call.name()).text(": ").hex(address);
+                line.text(" is inside a chunk (").decimal(offset as u64);
+                line.text(" bytes into a block of ").decimal(size as u64).text(" bytes)");
+            }
+            Misuse::Foreign { call, address } => {
+                line.text("invalid ").text(call.name()).text(": ").hex(address);
+                line.text(" was not allocated here");
+            }
+            Misuse::CorruptHead { address } => {
+                line.text("corrupted chunk head: ").hex(address);
+            }
+            Misuse::CorruptLink { address } => {
+                line.text("corrupted free list link: ").hex(address);
+            }
+        }
+    }
+}
+
+/// Writes the one line that names the misuse to standard error and aborts the process.
+#[cold]
+#[inline(never)]
+pub fn abort(misuse: Misuse) -> ! {
+    let mut line = Line::new();
+    misuse.describe(&mut line);
+    line.write_to(2);
+    // SAFETY: abort(3) takes nothing and does not return.
+    unsafe { libc::abort() }
+}
