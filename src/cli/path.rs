@@ -44,8 +44,9 @@ pub fn resolve(name: &OsStr, search: Option<&OsStr>) -> Result<PathBuf, Unusable
         match executable(&path) {
             Ok(()) => return Ok(path),
             Err(Unusable::NotFound) => {}
-            // execvp goes on past directories without a word about them.
-            Err(_) if path.is_dir() => {}
+            // Directories, and entries that cannot be looked into, are passed
+            // over without a word, as bash does it.
+            Err(_) if !path.is_file() => {}
             Err(error) => refused = error,
         }
     }

@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use support::{Bench, FENCEPOST, UNPRELOADABLE, absent, one_line, refused, text};
+use support::{Bench, FENCEPOST, UNPRELOADABLE, absent, one_line, refused, skipped, text};
 
 const HELLO: &str = "#include <stdio.h>\nint main(void) { puts(\"hello\"); return 3; }";
 
@@ -199,7 +199,7 @@ fn foreign_setuid(bench: &Bench) -> Option<PathBuf> {
 fn a_setuid_program_is_refused() {
     let bench = Bench::new();
     let Some(program) = foreign_setuid(&bench) else {
-        return absent("no setuid program at hand");
+        return skipped("no setuid program at hand");
     };
     let parts = [program.to_str().unwrap(), "is setuid", "ignores LD_PRELOAD"];
     refused(&mut run(&bench, &program), UNPRELOADABLE, &parts);
@@ -233,7 +233,7 @@ fn a_setuid_bit_that_changes_nothing_is_no_reason() {
 fn setgid_and_file_capabilities_are_refused_to_users() {
     let bench = Bench::new();
     if !support::root() {
-        return absent("only root can make setgid files and file capabilities");
+        return skipped("only root can make setgid files and file capabilities");
     }
     // The user must be able to reach the command.
     let fencepost = bench.path("fencepost");
@@ -266,7 +266,7 @@ fn setgid_and_file_capabilities_are_refused_to_users() {
             // Root gains nothing by them.
             accepted(&bench, &program, 1);
         }
-        Err(error) => absent(&format!("file capabilities cannot be set here: {error}")),
+        Err(error) => skipped(&format!("file capabilities cannot be set here: {error}")),
     }
 }
 
@@ -274,7 +274,7 @@ fn setgid_and_file_capabilities_are_refused_to_users() {
 fn a_program_that_cannot_be_read_is_run_unchecked() {
     let bench = Bench::new();
     if !support::root() {
-        return absent("only root can lock a user out and still run the program");
+        return skipped("only root can lock a user out and still run the program");
     }
     let fencepost = bench.path("fencepost");
     support::copy(Path::new(FENCEPOST), &fencepost);

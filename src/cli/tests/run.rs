@@ -3,7 +3,8 @@
 mod support;
 
 use std::io::{BufRead, BufReader};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -241,6 +242,21 @@ fn what_is_not_there_is_127_and_what_cannot_run_is_126() {
         126,
         &["plain", "permission denied"],
     );
+    // Another user's directory in PATH hides nothing and refuses nothing.
+    if support::root() {
+        let fencepost = bench.path("fencepost");
+        support::copy(Path::new(FENCEPOST), &fencepost);
+        let closed = bench.path("closed");
+        std::fs::create_dir(&closed).unwrap();
+        std::fs::set_permissions(&closed, PermissionsExt::from_mode(0o700)).unwrap();
+        let mut command = bench.plain(&fencepost);
+        command.env("FENCEPOST_LIB", &bench.library);
+        command
+            .args(["run", "--", "tool"])
+            .env("PATH", closed)
+            .uid(65534);
+        refused(&mut command, 127, &["tool: command not found"]);
+    }
     // A name that would tear the message apart.
     refused(&mut run("a\nb"), 127, &["a\\nb: command not found"]);
     assert_eq!(bench.log(), [""; 0], "nothing was started");

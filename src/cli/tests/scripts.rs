@@ -143,7 +143,8 @@ fn env_that_drops_the_library_is_told() {
 fn what_env_cannot_find_env_reports() {
     let bench = Bench::new();
     let script = bench.file("script", "#!/usr/bin/env no-such-tool\n");
-    let output = run(&bench, &script).output().unwrap();
+    let mut command = run(&bench, &script);
+    let output = command.env("PATH", "/usr/bin:/bin").output().unwrap();
     assert_eq!(output.status.code(), Some(127));
     assert!(text(&output.stderr).starts_with("/usr/bin/env: "));
 }

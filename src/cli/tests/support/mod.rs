@@ -153,6 +153,11 @@ pub fn absent(what: &str) {
     );
 }
 
+/// Says that this account or file system cannot show what a test is about.
+pub fn skipped(why: &str) {
+    println!("skipped: {why}");
+}
+
 /// Whether the tests run as root.
 pub fn root() -> bool {
     rustix::process::geteuid().is_root()
