@@ -1,0 +1,432 @@
+//! Layer 6: heaps behind locks, and what all threads of a process share.
+//!
+//! [`Shared`] holds the arenas, the [`Depot`], the [`Maps`], and the rules between them: which
+//! thread uses which arena, which arena a chunk goes home to, what a new process abandons.
+//!
+//! **Fork.** No lock is taken before a fork and none is held by the forking thread. Whoever is
+//! about to take a lock first looks at the [`ForkPage`]; in a new process the first to do so
+//! puts it in order: an arena that somebody had locked is abandoned (its memory stays valid,
+//! frees to it are parked), a locked shelf or mapping cache is forgotten.
+#![allow(unsafe_code)] // Arenas live in raw pages.
+
+mod depot;
+mod maps;
+mod table;
+
+pub use depot::{Depot, Freight, Magazine};
+pub use maps::{Mapped, Maps};
+pub use table::{MapTable, Owned};
+
+use crate::chunk::{Chunk, Keys, Stack, State};
+use crate::config::{Key, Settings};
+use crate::heap::{Batch, Growth, Heap, Reserved};
+use crate::os::{ForkPage, Os, Prot, Region, available_cpus};
+use crate::size::{CLASSES, align_up, class_size};
+use crate::sync::overlay::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{Mutex, MutexGuard};
+
+/// The most arenas a process has.
+pub const MAX_ARENAS: usize = 64;
+/// Arenas per CPU, unless the user says otherwise. The caches and the depot keep threads away
+/// from the arenas; more of them only spread the memory.
+const ARENAS_PER_CPU: usize = 2;
+
+/// A heap, its lock, and who uses it.
+#[derive(Debug)]
+pub struct Arena<O: Os + 'static> {
+    heap: Mutex<Heap<O>>,
+    attached: AtomicU32,
+    abandoned: AtomicBool,
+}
+
+impl<O: Os + 'static> Arena<O> {
+    const fn new(heap: Heap<O>) -> Arena<O> {
+        Arena {
+            heap: Mutex::new(heap),
+            attached: AtomicU32::new(0),
+            abandoned: AtomicBool::new(false),
+        }
+    }
+}
+
+/// What all threads of a process share.
+#[derive(Debug)]
+pub struct Shared<O: Os + Copy + 'static> {
+    os: O,
+    keys: &'static Keys<O::Region>,
+    settings: &'static Settings,
+    main: Arena<O>,
+    /// Arenas 1 and up; null: not there (yet, or it could not be made).
+    others: [AtomicPtr<Arena<O>>; MAX_ARENAS],
+    count: AtomicUsize,
+    limit: AtomicUsize,
+    /// The depot of magazines.
+    pub depot: Depot,
+    /// The mapped chunks.
+    pub maps: Maps,
+    fork: ForkPage,
+    parked: AtomicU64,
+    threads: AtomicUsize,
+    /// How many forks lie between the first process and this one.
+    generation: AtomicU32,
+}
+
+impl<O: Os + Copy + 'static> Shared<O> {
+    /// Arena 0 without memory; nothing is asked of the system yet.
+    pub const fn new(os: O, keys: &'static Keys<O::Region>, settings: &'static Settings) -> Self {
+        Shared {
+            os,
+            keys,
+            settings,
+            main: Arena::new(Heap::new(os, keys, settings, 0, Growth::Segments)),
+            others: [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_ARENAS],
+            count: AtomicUsize::new(1),
+            limit: AtomicUsize::new(0),
+            depot: Depot::new(),
+            maps: Maps::new(),
+            fork: ForkPage::new(),
+            parked: AtomicU64::new(0),
+            threads: AtomicUsize::new(0),
+            generation: AtomicU32::new(0),
+        }
+    }
+
+    /// Says how the main arena grows, and starts to watch for forks. `false` if the kernel
+    /// cannot wipe a page on fork: then [`forked`](Shared::forked) must be called in children.
+    pub fn start(&self, growth: Growth) -> bool {
+        self.main.heap.lock().set_growth(growth);
+        self.fork.watch(&self.os).is_ok()
+    }
+
+    /// The kernel.
+    pub const fn os(&self) -> &O {
+        &self.os
+    }
+
+    /// What it takes to read chunks.
+    #[inline(always)]
+    pub const fn keys(&self) -> &'static Keys<O::Region> {
+        self.keys
+    }
+
+    /// The tunables.
+    pub const fn settings(&self) -> &'static Settings {
+        self.settings
+    }
+
+    /// Tells that this is a new process, where the kernel does not.
+    pub fn forked(&self) {
+        self.fork.forget(&self.os);
+    }
+
+    /// Looks whether this is a new process and puts it in order. Every path that may take a
+    /// lock comes by here first.
+    #[inline]
+    pub fn enter(&self) {
+        self.fork.check(&self.os, || self.put_in_order());
+    }
+
+    #[cold]
+    fn put_in_order(&self) {
+        for number in 0..self.count.load(Ordering::Relaxed) {
+            if let Some(arena) = self.arena(number) {
+                arena.attached.store(0, Ordering::Relaxed);
+                if arena.heap.is_locked() {
+                    arena.abandoned.store(true, Ordering::Relaxed);
+                }
+            }
+        }
+        self.depot.after_fork();
+        self.maps.after_fork();
+        self.threads.store(1, Ordering::Relaxed);
+        self.generation.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many forks lie between the first process and this one.
+    pub fn generation(&self) -> u32 {
+        self.generation.load(Ordering::Relaxed)
+    }
+
+    /// Whether an arena was locked by a thread that does not exist in this process.
+    #[inline]
+    pub fn is_abandoned(&self, number: usize) -> bool {
+        self.arena(number).is_none_or(|arena| arena.abandoned.load(Ordering::Relaxed))
+    }
+
+    fn arena(&self, number: usize) -> Option<&Arena<O>> {
+        if number == 0 {
+            return Some(&self.main);
+        }
+        let arena = self.others.get(number)?.load(Ordering::Acquire);
+        // SAFETY: a published arena lives in pages of its own that are never unmapped.
+        unsafe { arena.as_ref() }
+    }
+
+    /// Locks the heap of an arena; `None` if there is none of this number or it was abandoned.
+    pub fn lock(&self, number: usize) -> Option<MutexGuard<'_, Heap<O>>> {
+        let arena = self.arena(number)?;
+        if let Some(heap) = arena.heap.try_lock() {
+            return Some(heap);
+        }
+        // Before waiting: the holder may not exist in this process.
+        self.enter();
+        if arena.abandoned.load(Ordering::Relaxed) {
+            return None;
+        }
+        Some(arena.heap.lock())
+    }
+
+    /// How many arenas there are.
+    pub fn arenas(&self) -> usize {
+        (0..self.count.load(Ordering::Relaxed)).filter(|n| self.arena(*n).is_some()).count()
+    }
+
+    /// One more than the highest number of an arena.
+    pub fn arena_numbers(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Threads that are attached now.
+    pub fn threads(&self) -> usize {
+        self.threads.load(Ordering::Relaxed)
+    }
+
+    /// Chunks that came home to an abandoned arena.
+    pub fn parked(&self) -> u64 {
+        self.parked.load(Ordering::Relaxed)
+    }
+
+    fn arena_limit(&self) -> usize {
+        let asked = self.settings.get(Key::ArenaMax);
+        if asked != 0 {
+            return asked.min(MAX_ARENAS);
+        }
+        let known = self.limit.load(Ordering::Relaxed);
+        if known != 0 {
+            return known;
+        }
+        let limit = (available_cpus() * ARENAS_PER_CPU).clamp(1, MAX_ARENAS);
+        self.limit.store(limit, Ordering::Relaxed);
+        limit
+    }
+
+    /// Gives a thread an arena: the first the main one, then a new one each until there are
+    /// enough, then the least used.
+    pub fn attach(&self) -> usize {
+        self.threads.fetch_add(1, Ordering::Relaxed);
+        self.choose()
+    }
+
+    /// As [`attach`](Shared::attach) for a thread whose arena was abandoned.
+    pub fn choose(&self) -> usize {
+        let (number, used) = self.least_used();
+        let wants_another =
+            used != 0 && self.count.load(Ordering::Relaxed) < self.arena_limit();
+        let number = match wants_another.then(|| self.make_arena()).flatten() {
+            Some(made) => made,
+            None => number,
+        };
+        if let Some(arena) = self.arena(number) {
+            arena.attached.fetch_add(1, Ordering::Relaxed);
+        }
+        number
+    }
+
+    fn least_used(&self) -> (usize, u32) {
+        let mut best = (0, u32::MAX);
+        for number in 0..self.count.load(Ordering::Relaxed) {
+            if let Some(arena) = self.arena(number)
+                && !arena.abandoned.load(Ordering::Relaxed)
+            {
+                let used = arena.attached.load(Ordering::Relaxed);
+                if used < best.1 {
+                    best = (number, used);
+                }
+            }
+        }
+        best
+    }
+
+    /// Ends a thread's use of its arena.
+    pub fn detach(&self, number: usize) {
+        if let Some(arena) = self.arena(number) {
+            let less = |n: u32| Some(n.saturating_sub(1));
+            let _ = arena.attached.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        }
+        let less = |n: usize| Some(n.saturating_sub(1));
+        let _ = self.threads.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
+
+    #[cold]
+    fn make_arena(&self) -> Option<usize> {
+        let region = Reserved::granule(&self.os).ok()?;
+        let bytes = align_up(size_of::<Arena<O>>(), self.os.page_size());
+        let pages = self.os.map(0, bytes, Prot::ReadWrite).ok()?;
+        let number = self.count.fetch_add(1, Ordering::Relaxed);
+        let Some(slot) = self.others.get(number) else {
+            self.count.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        };
+        let arena: *mut Arena<O> = self.os.region().at(pages).cast();
+        let heap = Heap::new(self.os, self.keys, self.settings, number, Growth::Region(region));
+        // SAFETY: fresh pages of ours, large and aligned enough, not yet published.
+        unsafe { arena.write(Arena::new(heap)) };
+        slot.store(arena, Ordering::Release);
+        Some(number)
+    }
+
+    /// Fills a batch with chunks of `size` bytes from arena `number`, or from another one if
+    /// that has no memory. `false` if none has.
+    pub fn fill(&self, number: usize, size: usize, batch: &mut Batch) -> bool {
+        let numbers = self.count.load(Ordering::Relaxed);
+        for turn in 0..=numbers {
+            // The thread's own arena first, then all, the main one (it can always map) leading.
+            let candidate = if turn == 0 { number } else { turn - 1 };
+            if turn != 0 && candidate == number {
+                continue;
+            }
+            let Some(mut heap) = self.lock(candidate) else {
+                continue;
+            };
+            let before = heap.system_bytes();
+            let filled = heap.fill(size, batch);
+            let grown = heap.system_bytes().saturating_sub(before);
+            drop(heap);
+            if grown != 0 {
+                self.maps.give_up(&self.os, grown);
+            }
+            if filled {
+                return true;
+            }
+        }
+        // In a child whose arenas were all abandoned, there is none left to ask.
+        if self.least_used().1 == u32::MAX
+            && let Some(made) = self.make_arena()
+            && let Some(mut heap) = self.lock(made)
+        {
+            return heap.fill(size, batch);
+        }
+        false
+    }
+
+    /// A chunk of `size` bytes for the user at a multiple of `align`.
+    pub fn aligned(
+        &self,
+        number: usize,
+        align: usize,
+        size: usize,
+    ) -> Option<Chunk<'static, O::Region>> {
+        for candidate in [number, 0] {
+            if let Some(mut heap) = self.lock(candidate)
+                && let Some(chunk) = heap.aligned(align, size)
+            {
+                return Some(chunk);
+            }
+        }
+        None
+    }
+
+    /// The number of the arena that owns a chunk.
+    #[inline]
+    fn owner_of(&self, chunk: Chunk<'static, O::Region>) -> usize {
+        if chunk.low().in_arena() { self.keys.extents.owner(chunk.addr()) } else { 0 }
+    }
+
+    /// Sends a stack of cached chunks home to the arenas that own them.
+    pub fn release(&self, stack: Stack) {
+        let ticked = self.release_without_ticks(stack);
+        if ticked {
+            self.on_tick();
+        }
+    }
+
+    fn release_without_ticks(&self, mut stack: Stack) -> bool {
+        let mut held: Option<(usize, MutexGuard<'_, Heap<O>>, u64)> = None;
+        let mut ticked = false;
+        while let Some(chunk) = stack.pop(self.keys, State::Cached) {
+            let owner = self.owner_of(chunk);
+            if held.as_ref().is_none_or(|(number, ..)| *number != owner) {
+                ticked |= held.take().is_some_and(|(_, heap, before)| heap.ticks() != before);
+                held = self.lock(owner).map(|heap| {
+                    let ticks = heap.ticks();
+                    (owner, heap, ticks)
+                });
+            }
+            match &mut held {
+                Some((_, heap, _)) => heap.free(chunk),
+                None => self.park(),
+            }
+        }
+        ticked | held.is_some_and(|(_, heap, before)| heap.ticks() != before)
+    }
+
+    /// A chunk of an abandoned arena stays as it is, marked cached: valid memory that nobody
+    /// hands out again.
+    fn park(&self) {
+        self.parked.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Sends one chunk, verified as used, home.
+    pub fn free(&self, chunk: Chunk<'static, O::Region>) {
+        let ticked = match self.lock(self.owner_of(chunk)) {
+            Some(mut heap) => {
+                let before = heap.ticks();
+                heap.free(chunk);
+                heap.ticks() != before
+            }
+            None => {
+                chunk.mark(chunk.low(), State::Retired);
+                self.park();
+                false
+            }
+        };
+        if ticked {
+            self.on_tick();
+        }
+    }
+
+    /// Changes a used chunk in place; see [`Heap::resize`].
+    pub fn resize(&self, chunk: Chunk<'static, O::Region>, size: usize) -> bool {
+        self.lock(self.owner_of(chunk)).is_some_and(|mut heap| heap.resize(chunk, size))
+    }
+
+    /// Enough was freed somewhere: what the depot and the mapping cache held without need goes.
+    #[cold]
+    fn on_tick(&self) {
+        self.maps.age(&self.os);
+        for class in 2..CLASSES {
+            while let Some(magazine) = self.depot.take_idle(self.keys, class) {
+                self.release_without_ticks(magazine.stack);
+            }
+            self.depot.age(class);
+        }
+    }
+
+    /// Empties the depot into the arenas.
+    pub fn drain_depot(&self) {
+        for class in 2..CLASSES {
+            while let Some(magazine) = self.depot.take(self.keys, class) {
+                self.release_without_ticks(magazine.stack);
+            }
+        }
+    }
+
+    /// Gives back all that is free, keeping `pad` bytes at each top. `true` if anything was.
+    pub fn trim(&self, pad: usize) -> bool {
+        self.drain_depot();
+        let mut any = self.maps.give_up(&self.os, usize::MAX) != 0;
+        for number in 0..self.count.load(Ordering::Relaxed) {
+            if let Some(mut heap) = self.lock(number) {
+                any |= heap.trim(pad);
+            }
+        }
+        any
+    }
+
+    /// How many bytes the depot may hold.
+    pub fn depot_limit(&self) -> usize {
+        if self.settings.get(Key::Depot) == 0 { 0 } else { self.settings.get(Key::DepotBytes) }
+    }
+}
+
+const _: () = assert!(class_size(CLASSES - 1) < 128 << 10);

@@ -1,0 +1,586 @@
+//! Layer 7: the cache of a thread. The hit path of malloc and free.
+//!
+//! Per class two magazines: a *main* stack that malloc pops and free pushes, and a *spare* that
+//! is either full or empty. A miss takes the spare, then a magazine from the depot, then a
+//! batch from the arena; an overflow makes the main stack the spare, and sends a spare that is
+//! still there to the depot. So between two visits to the depot lie at least as many calls as a
+//! magazine holds, whatever the pattern.
+//!
+//! Magazines grow with traffic. The capacities of all classes together, main and spare, never
+//! exceed the thread's budget in bytes, so neither does what the cache holds; a class that
+//! finds the budget spent takes it from one that has not been used for a while.
+#![allow(unsafe_code)] // Unchecked indexing on the hit path; pages of the cache itself.
+
+mod slot;
+
+pub use slot::{Thread, on_thread_exit, set_exit_hook};
+
+use crate::arena::{Magazine, Shared};
+use crate::chunk::{Chunk, Keys, Low, Stack, State};
+use crate::config::Key;
+use crate::heap::Batch;
+use crate::os::{Os, Prot, Region};
+use crate::report::{Misuse, abort};
+use crate::size::{CLASSES, class_of, class_size};
+use crate::sync::overlay::{AtomicPtr, AtomicU32, Ordering};
+use core::cell::UnsafeCell;
+use core::mem::MaybeUninit;
+
+/// The most chunks in one magazine.
+const MAX_MAGAZINE: usize = 128;
+/// A magazine holds about this many bytes at most, unless one chunk is larger.
+const MAGAZINE_BYTES: usize = 16 << 10;
+/// All threads together aim at this many bytes of cache; each may have `FENCEPOST_CACHE_BYTES`
+/// in any case.
+const COMMON_BUDGET: usize = 2 << 20;
+/// No thread aims at more than this.
+const MAX_BUDGET: usize = 1 << 20;
+
+/// One class in one thread's cache.
+#[derive(Debug)]
+#[repr(C)]
+struct Slot {
+    main: Stack,
+    /// The low 16 bits count the main stack; the rest counts pushes and pops.
+    counts: u64,
+    spare: Stack,
+    /// The size half of a head of this class.
+    low: Low,
+    /// Chunks that the main stack may hold.
+    capacity: u16,
+    spare_count: u16,
+}
+
+const ONE_CALL: u64 = 1 << 16;
+
+impl Slot {
+    const EMPTY: Slot = Slot {
+        main: Stack::EMPTY,
+        counts: 0,
+        spare: Stack::EMPTY,
+        low: Low::of(0),
+        capacity: 0,
+        spare_count: 0,
+    };
+
+    #[inline(always)]
+    const fn count(&self) -> u16 {
+        self.counts as u16
+    }
+
+    const fn calls(&self) -> u64 {
+        self.counts >> 16
+    }
+
+    /// Replaces the main stack.
+    fn load(&mut self, magazine: Magazine) {
+        self.main = magazine.stack;
+        self.counts = self.counts & !0xffff | magazine.count as u64;
+    }
+
+    /// Takes the main stack out.
+    fn unload(&mut self) -> Magazine {
+        let magazine = Magazine { stack: self.main, count: usize::from(self.count()) };
+        self.main = Stack::EMPTY;
+        self.counts &= !0xffff;
+        magazine
+    }
+
+    fn take_spare(&mut self) -> Magazine {
+        let magazine = Magazine { stack: self.spare, count: usize::from(self.spare_count) };
+        self.spare = Stack::EMPTY;
+        self.spare_count = 0;
+        magazine
+    }
+
+    fn set_spare(&mut self, magazine: Magazine) {
+        self.spare = magazine.stack;
+        self.spare_count = magazine.count as u16;
+    }
+}
+
+/// The state of a cache's memory.
+const FREE: u32 = 0;
+const OWNED: u32 = 1;
+
+/// A thread's cache.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub struct Cache {
+    slots: [Slot; CLASSES],
+    /// Chunks that came in from below minus those that went back, per class.
+    net: [i64; CLASSES],
+    /// Calls that a class had when the clock hand last passed it.
+    seen: [u32; CLASSES],
+    hand: usize,
+    committed: usize,
+    arena: usize,
+    /// A direct cache holds nothing: every call goes to the arena.
+    direct: bool,
+    state: AtomicU32,
+    /// The next cache in the list of all.
+    next: AtomicPtr<Cache>,
+}
+
+impl Cache {
+    /// A cache that holds nothing and is nobody's: all zero.
+    #[must_use]
+    pub const fn new() -> Cache {
+        Cache {
+            slots: [const { Slot::EMPTY }; CLASSES],
+            net: [0; CLASSES],
+            seen: [0; CLASSES],
+            hand: 2,
+            committed: 0,
+            arena: 0,
+            direct: false,
+            state: AtomicU32::new(FREE),
+            next: AtomicPtr::new(core::ptr::null_mut()),
+        }
+    }
+
+    /// A cache that never holds anything and is never written to: threads that have ended, or
+    /// processes without caches, point to one.
+    #[must_use]
+    pub const fn direct() -> Cache {
+        let mut cache = Cache::new();
+        cache.direct = true;
+        cache
+    }
+
+    /// Whether every call is to go to the arena, and the arena's number.
+    ///
+    /// # Safety
+    /// `cache` is the calling thread's cache or a direct one.
+    #[inline]
+    #[must_use]
+    pub const unsafe fn route(cache: *const Cache) -> (bool, usize) {
+        // SAFETY: the caller's promise; a direct cache is never written to.
+        unsafe { ((*cache).direct, (*cache).arena) }
+    }
+
+    /// Gets ready to serve a thread of this arena.
+    fn prepare(&mut self, arena: usize, direct: bool) {
+        self.arena = arena;
+        self.direct = direct;
+        for (class, slot) in self.slots.iter_mut().enumerate().skip(2) {
+            slot.low = Low::of(class_size(class));
+        }
+    }
+
+    /// Pops a chunk of a class and marks it used; 0 if the main stack is empty.
+    ///
+    /// # Safety
+    /// `cache` is the calling thread's cache or a direct one, `class` is below [`CLASSES`].
+    #[inline(always)]
+    #[must_use]
+    pub unsafe fn pop<R: Region>(
+        cache: *mut Cache,
+        keys: &'static Keys<R>,
+        class: usize,
+    ) -> usize {
+        // SAFETY: the caller's promise. A direct cache is empty and therefore only read.
+        unsafe {
+            let slot = (&raw mut (*cache).slots).cast::<Slot>().add(class);
+            let payload = (*slot).main.top();
+            if payload == 0 {
+                return 0;
+            }
+            // SAFETY (chunk): a stacked chunk; its tag vouches for the link before it is used.
+            let chunk = keys.chunk(payload - crate::size::HEADER);
+            let low = (*slot).low.with_arena_of(chunk.low());
+            let below = chunk.stacked_below();
+            // The tag is computed for this class's size, so it proves the class as well.
+            let (used, cached) = chunk.user_tags(low);
+            if chunk.tag() != cached ^ keys.secret.seal(below) {
+                damaged(payload);
+            }
+            chunk.set_tag(used);
+            (*slot).main = Stack::from_top(below);
+            (*slot).counts += ONE_CALL - 1;
+            payload
+        }
+    }
+
+    /// Pushes a chunk that was verified as used, whose cached tag is `cached`. `false` if the
+    /// class is full or the size is none of a class: the chunk is as it was then.
+    ///
+    /// # Safety
+    /// `cache` is the calling thread's cache or a direct one.
+    #[inline(always)]
+    #[must_use]
+    pub unsafe fn push<R: Region>(
+        cache: *mut Cache,
+        chunk: Chunk<'static, R>,
+        low: Low,
+        cached: u32,
+    ) -> bool {
+        let size = low.size();
+        if size > class_size(CLASSES - 1) {
+            return false;
+        }
+        let class = class_of(size);
+        // SAFETY: the caller's promise, and the size was bounded above. A direct cache has no
+        // capacity and is therefore only read.
+        unsafe {
+            let slot = (&raw mut (*cache).slots).cast::<Slot>().add(class);
+            if (*slot).count() >= (*slot).capacity || (*slot).low.size() != size {
+                return false;
+            }
+            chunk.seal_on(cached, (*slot).main.top());
+            (*slot).main = Stack::from_top(chunk.payload());
+            (*slot).counts += ONE_CALL + 1;
+        }
+        true
+    }
+
+    fn pop_here<R: Region>(&mut self, keys: &'static Keys<R>, class: usize) -> usize {
+        // SAFETY: `&mut self` is the calling thread's cache; the class is an index in use.
+        unsafe { Cache::pop(self, keys, class) }
+    }
+
+    /// After a miss: gets chunks of a class from the spare, the depot or the arena and pops
+    /// one. 0 if there is no memory.
+    #[cold]
+    pub fn refill<O: Os + Copy + 'static>(&mut self, shared: &Shared<O>, class: usize) -> usize {
+        let keys = shared.keys();
+        let slot = &mut self.slots[class];
+        if !slot.spare.is_empty() {
+            let spare = slot.take_spare();
+            slot.load(spare);
+            return self.pop_here(keys, class);
+        }
+        self.reach(shared, class);
+        if let Some(magazine) = shared.depot.take(keys, class) {
+            self.net[class] += magazine.count as i64;
+            self.slots[class].load(magazine);
+            return self.pop_here(keys, class);
+        }
+        if shared.is_abandoned(self.arena) {
+            self.arena = shared.choose();
+        }
+        let want = usize::from(self.slots[class].capacity).max(1);
+        let mut batch = Batch::wanting(want);
+        if !shared.fill(self.arena, class_size(class), &mut batch) {
+            return 0;
+        }
+        self.net[class] += batch.count() as i64;
+        self.slots[class].load(Magazine { stack: batch.stack(), count: batch.count() });
+        self.pop_here(keys, class)
+    }
+
+    /// After [`push`](Cache::push) refused a chunk, verified as used, whose size is one of a
+    /// class: makes room and pushes it. `false` if the chunk must go home.
+    #[cold]
+    pub fn overflow<O: Os + Copy + 'static>(
+        &mut self,
+        shared: &Shared<O>,
+        chunk: Chunk<'static, O::Region>,
+        low: Low,
+    ) -> bool {
+        let size = low.size();
+        if size > class_size(CLASSES - 1) {
+            return false;
+        }
+        let class = class_of(size);
+        if class_size(class) != size {
+            return false;
+        }
+        let full = self.slots[class].count() != 0;
+        self.reach(shared, class);
+        let slot = &mut self.slots[class];
+        if slot.capacity == 0 {
+            // No budget: a magazine of one goes straight to the depot.
+            let mut stack = Stack::EMPTY;
+            stack.push(chunk, low, State::Cached);
+            slot.counts += ONE_CALL;
+            self.net[class] -= 1;
+            self.send(shared, class, Magazine { stack, count: 1 });
+            return true;
+        }
+        if full && slot.count() >= slot.capacity {
+            let old = slot.take_spare();
+            let main = slot.unload();
+            slot.set_spare(main);
+            if old.count != 0 {
+                self.net[class] -= old.count as i64;
+                self.send(shared, class, old);
+            }
+        }
+        let (_, cached) = chunk.user_tags(low);
+        // SAFETY: `&mut self` is the calling thread's cache.
+        unsafe { Cache::push(self, chunk, low, cached) }
+    }
+
+    fn send<O: Os + Copy + 'static>(&self, shared: &Shared<O>, class: usize, magazine: Magazine) {
+        let back = shared.depot.put(shared.keys(), class, magazine, shared.depot_limit());
+        if let Some(magazine) = back {
+            shared.release(magazine.stack);
+        }
+    }
+
+    /// Lets the capacity of a class grow with its traffic, within the budget.
+    fn reach<O: Os + Copy + 'static>(&mut self, shared: &Shared<O>, class: usize) {
+        let size = class_size(class);
+        let most = (MAGAZINE_BYTES / size).clamp(1, MAX_MAGAZINE);
+        let most = most.min(shared.settings().get(Key::TcacheCount));
+        let now = usize::from(self.slots[class].capacity);
+        let first = match size {
+            0..=256 => 8,
+            257..=1040 => 4,
+            1041..=4112 => 2,
+            _ => 1,
+        };
+        let next = if now == 0 { first } else { now * 2 }.min(most);
+        if next <= now {
+            return;
+        }
+        let cost = 2 * (next - now) * size;
+        let budget = budget(shared);
+        if self.committed + cost > budget && !self.make_room(shared, class, cost, budget) {
+            return;
+        }
+        self.committed += cost;
+        self.slots[class].capacity = next as u16;
+    }
+
+    /// Takes the capacity of classes that were not used since the clock hand last passed them.
+    fn make_room<O: Os + Copy + 'static>(
+        &mut self,
+        shared: &Shared<O>,
+        class: usize,
+        cost: usize,
+        budget: usize,
+    ) -> bool {
+        for _ in 0..CLASSES {
+            self.hand = if self.hand + 1 >= CLASSES { 2 } else { self.hand + 1 };
+            let victim = self.hand;
+            let slot = &self.slots[victim];
+            let calls = slot.calls() as u32;
+            if slot.capacity == 0 || victim == class {
+                continue;
+            }
+            if calls != self.seen[victim] {
+                self.seen[victim] = calls;
+                continue;
+            }
+            self.committed -= 2 * usize::from(slot.capacity) * class_size(victim);
+            self.slots[victim].capacity = 0;
+            self.empty(shared, victim);
+            if self.committed + cost <= budget {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn empty<O: Os + Copy + 'static>(&mut self, shared: &Shared<O>, class: usize) {
+        let slot = &mut self.slots[class];
+        for magazine in [slot.unload(), slot.take_spare()] {
+            if magazine.count != 0 {
+                self.net[class] -= magazine.count as i64;
+                self.send(shared, class, magazine);
+            }
+        }
+    }
+
+    /// Gives everything to the depot and the arenas.
+    pub fn flush<O: Os + Copy + 'static>(&mut self, shared: &Shared<O>) {
+        for class in 2..CLASSES {
+            self.empty(shared, class);
+            self.slots[class].capacity = 0;
+        }
+        self.committed = 0;
+    }
+
+    /// Forgets everything: the cache of a thread that does not exist in this process.
+    pub fn forget(&mut self) {
+        for class in 2..CLASSES {
+            let slot = &mut self.slots[class];
+            let gone = slot.unload().count + slot.take_spare().count;
+            slot.capacity = 0;
+            self.net[class] -= gone as i64;
+        }
+        self.committed = 0;
+    }
+
+    /// Mallocs and frees that the cache served, and the bytes in it.
+    #[must_use]
+    pub fn counts(&self) -> (u64, u64, u64) {
+        let (mut pops, mut pushes, mut bytes) = (0, 0, 0);
+        for class in 2..CLASSES {
+            let slot = &self.slots[class];
+            let held = i64::from(slot.count()) + i64::from(slot.spare_count);
+            let calls = slot.calls() as i64;
+            // calls = pushes + pops, held = net + pushes - pops
+            let pushed = (calls + held - self.net[class]) / 2;
+            pushes += pushed.max(0) as u64;
+            pops += (calls - pushed).max(0) as u64;
+            bytes += (held as usize * class_size(class)) as u64;
+        }
+        (pops, pushes, bytes)
+    }
+}
+
+impl Default for Cache {
+    fn default() -> Cache {
+        Cache::new()
+    }
+}
+
+/// All caches of a process. They live in pages that are never unmapped and are reused.
+#[derive(Debug)]
+pub struct Caches {
+    /// The first thread's, so that a small program needs no page for it.
+    first: UnsafeCell<Cache>,
+    /// The caches that were mapped, newest first.
+    mapped: AtomicPtr<Cache>,
+    /// The shared state's generation up to which the owners of all caches are known to live.
+    generation: AtomicU32,
+}
+
+// SAFETY: a cache is accessed mutably only by the thread that owns it, and ownership changes
+// hands by its atomic state; the rest is atomics.
+unsafe impl Sync for Caches {}
+
+impl Caches {
+    /// No cache is owned.
+    #[must_use]
+    pub const fn new() -> Caches {
+        Caches {
+            first: UnsafeCell::new(Cache::new()),
+            mapped: AtomicPtr::new(core::ptr::null_mut()),
+            generation: AtomicU32::new(0),
+        }
+    }
+
+    /// Every cache there is.
+    fn each(&self, mut visit: impl FnMut(*mut Cache)) {
+        visit(self.first.get());
+        let mut next = self.mapped.load(Ordering::Acquire);
+        while !next.is_null() {
+            visit(next);
+            // SAFETY: a published cache stays mapped; `next` is written before it is published.
+            next = unsafe { (*next).next.load(Ordering::Relaxed) };
+        }
+    }
+
+    /// A cache for the current thread, attached to an arena, that holds nothing if `direct`.
+    /// Null if there is no memory.
+    pub fn claim<O: Os + Copy + 'static>(&self, shared: &Shared<O>, direct: bool) -> *mut Cache {
+        self.bury(shared);
+        let mut found: *mut Cache = core::ptr::null_mut();
+        self.each(|cache| {
+            // SAFETY: the state is atomic; taking it from FREE to OWNED makes the cache ours.
+            let state = unsafe { &(*cache).state };
+            if found.is_null()
+                && state
+                    .compare_exchange(FREE, OWNED, Ordering::Acquire, Ordering::Relaxed)
+                    .is_ok()
+            {
+                found = cache;
+            }
+        });
+        if found.is_null() {
+            found = self.map(shared.os());
+        }
+        // SAFETY: null, or owned by this thread as of now.
+        if let Some(cache) = unsafe { found.as_mut() } {
+            cache.prepare(shared.attach(), direct);
+        }
+        found
+    }
+
+    fn map<O: Os>(&self, os: &O) -> *mut Cache {
+        let bytes = crate::size::align_up(size_of::<Cache>(), os.page_size());
+        let Ok(pages) = os.map(0, bytes, Prot::ReadWrite) else {
+            return core::ptr::null_mut();
+        };
+        let cache: *mut Cache = os.region().at(pages).cast();
+        // SAFETY: fresh zero pages, large and aligned enough, and an all-zero cache is a valid
+        // empty one; nobody else knows them yet.
+        let new = unsafe { &*cache };
+        new.state.store(OWNED, Ordering::Relaxed);
+        let mut head = self.mapped.load(Ordering::Relaxed);
+        loop {
+            new.next.store(head, Ordering::Relaxed);
+            match self.mapped.compare_exchange(head, cache, Ordering::Release, Ordering::Relaxed)
+            {
+                Ok(_) => return cache,
+                Err(now) => head = now,
+            }
+        }
+    }
+
+    /// Gives a thread's cache back: its chunks to the depot and the arenas, the cache to the
+    /// next thread.
+    ///
+    /// # Safety
+    /// The calling thread owns the cache and does not use it afterwards.
+    pub unsafe fn give_back<O: Os + Copy + 'static>(
+        &self,
+        shared: &Shared<O>,
+        cache: *mut Cache,
+    ) {
+        // SAFETY: owned by the caller.
+        let cache = unsafe { &mut *cache };
+        cache.flush(shared);
+        shared.detach(cache.arena);
+        cache.state.store(FREE, Ordering::Release);
+    }
+
+    /// In a child process the other threads do not exist: their caches can be used again. What
+    /// was in them is given up, for they may have been in the middle of a change.
+    fn bury<O: Os + Copy + 'static>(&self, shared: &Shared<O>) {
+        let now = shared.generation();
+        if self.generation.swap(now, Ordering::Relaxed) == now {
+            return;
+        }
+        let mine = Thread::cache();
+        self.each(|cache| {
+            // SAFETY: the owner, if it is not this thread, does not exist in this process.
+            if cache != mine && unsafe { (*cache).state.load(Ordering::Relaxed) } == OWNED {
+                // SAFETY: as above.
+                unsafe {
+                    (*cache).forget();
+                    (*cache).state.store(FREE, Ordering::Release);
+                }
+            }
+        });
+    }
+
+    /// Mallocs and frees that caches served and the bytes they hold; a snapshot while other
+    /// threads go on.
+    pub fn counts(&self) -> (u64, u64, u64) {
+        let mut sum = (0, 0, 0);
+        self.each(|cache| {
+            // SAFETY: a racy read of counters of a cache that is never unmapped; the copy is
+            // volatile so that nothing is assumed about it, and its links are not followed.
+            let copy = unsafe { core::ptr::read_volatile(cache.cast::<MaybeUninit<Cache>>()) };
+            // SAFETY: every bit pattern of these plain words is valid.
+            let (pops, pushes, bytes) = unsafe { copy.assume_init_ref() }.counts();
+            sum = (sum.0 + pops, sum.1 + pushes, sum.2 + bytes);
+        });
+        sum
+    }
+}
+
+impl Default for Caches {
+    fn default() -> Caches {
+        Caches::new()
+    }
+}
+
+fn budget<O: Os + Copy + 'static>(shared: &Shared<O>) -> usize {
+    let each = shared.settings().get(Key::CacheBytes);
+    if shared.settings().is_set(Key::CacheBytes) {
+        return each;
+    }
+    (COMMON_BUDGET / shared.threads().max(1)).min(MAX_BUDGET).max(each)
+}
+
+#[cold]
+#[inline(never)]
+fn damaged(payload: usize) -> ! {
+    abort(Misuse::CorruptLink { address: payload })
+}

@@ -1,0 +1,618 @@
+//! Layer 8: who serves a request. The only file that knows cache, arenas and mappings together.
+//!
+//! The hit path stands first and can be read in one breath; everything else is cold. The
+//! process's statics are all here: the kernel with its counters, the tunables, the map of
+//! extents, the secret, what threads share, the caches.
+#![allow(unsafe_code)] // Pointers from users.
+
+use crate::arena::{Owned, Shared};
+use crate::cache::{Cache, Caches, Thread, on_thread_exit, set_exit_hook};
+use crate::chunk::{Chunk, Keys, Low, Secret, State};
+use crate::config::{Key, Settings};
+use crate::heap::{Batch, Found, Growth, Reserved};
+use crate::os::{self, Exposed, Extents, Kernel, Region};
+use crate::report::{Call, Misuse, abort};
+use crate::size::{CACHED_REQUEST, HEADER, Native, class_of, class_size};
+use crate::stats::{ArenaSnapshot, Snapshot};
+use crate::sync::overlay::{AtomicU32, AtomicU64, Ordering};
+use core::cell::UnsafeCell;
+use core::ffi::c_void;
+
+static KERNEL: Kernel = Kernel::new();
+static SETTINGS: Settings = Settings::new();
+static EXTENTS: Extents = Extents::new();
+static KEYS: Keys<Exposed> =
+    Keys { region: Exposed, secret: Secret::new([0; 4]), extents: &EXTENTS };
+static SHARED: Shared<&'static Kernel> = Shared::new(&KERNEL, &KEYS, &SETTINGS);
+static CACHES: Caches = Caches::new();
+/// Where threads point that have ended.
+static ENDED: Ended = Ended(UnsafeCell::new(Cache::direct()));
+static STARTED: AtomicU32 = AtomicU32::new(NO);
+/// Calls that no cache served.
+static DIRECT_MALLOCS: AtomicU64 = AtomicU64::new(0);
+static DIRECT_FREES: AtomicU64 = AtomicU64::new(0);
+
+const NO: u32 = 0;
+const STARTING: u32 = 1;
+const YES: u32 = 2;
+
+/// Address space that a reserved main arena asks for, and the least that it takes.
+const RESERVATION: usize = if usize::BITS == 64 { 64 << 30 } else { 256 << 20 };
+const LEAST_RESERVATION: usize = 1 << 20;
+
+struct Ended(UnsafeCell<Cache>);
+
+// SAFETY: a direct cache is never written to.
+unsafe impl Sync for Ended {}
+
+type KernelChunk = Chunk<'static, Exposed>;
+
+/// Whose break the main arena uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The program break: where this is the process's malloc.
+    ProgramBreak,
+    /// A reserved region with a break of its own: where the C library's malloc lives beside us
+    /// and moves the program break too.
+    Reserved,
+}
+
+/// A block of at least `size` bytes from the thread's cache; null if that has none (or there is
+/// no cache yet), which says nothing about memory: [`malloc`] does.
+#[inline(always)]
+#[must_use]
+pub fn cached(size: usize) -> *mut u8 {
+    let cache = Thread::cache();
+    if size > CACHED_REQUEST || cache.is_null() {
+        return core::ptr::null_mut();
+    }
+    let class = class_of(Native::chunk_size_unchecked(size));
+    // SAFETY: the thread's own pointer; the size was bounded.
+    let payload = unsafe { Cache::pop(cache, &KEYS, class) };
+    KEYS.region.at(payload)
+}
+
+/// Frees a block; null does nothing. Keeps errno. Aborts with one line if `p` is not a block in
+/// use.
+///
+/// # Safety
+/// If `p` is a block in use, the caller owns it and does not use it again.
+#[inline(always)]
+pub unsafe fn free(p: *mut u8) {
+    let addr = p.addr();
+    if EXTENTS.holds(addr) {
+        // SAFETY: the address is aligned and lies in heap memory.
+        let chunk = unsafe { KEYS.chunk(addr - HEADER) };
+        let low = chunk.low();
+        let (used, cached) = chunk.user_tags(low);
+        if chunk.tag() == used {
+            let cache = Thread::cache();
+            // SAFETY: the thread's own pointer, not null.
+            if !cache.is_null() && unsafe { Cache::push(cache, chunk, low, cached) } {
+                return;
+            }
+            return free_verified(chunk, low);
+        }
+    }
+    free_odd(addr);
+}
+
+/// A block of at least `size` bytes, aligned to 16. Null if there is no memory or `size` is
+/// beyond `PTRDIFF_MAX`. Does not touch errno.
+#[inline(always)]
+#[must_use]
+pub fn malloc(size: usize) -> *mut u8 {
+    let hit = cached(size);
+    if hit.is_null() { malloc_slow(size) } else { hit }
+}
+
+/// As [`malloc`], all zero.
+#[inline(always)]
+#[must_use]
+pub fn calloc(size: usize) -> *mut u8 {
+    let hit = cached(size);
+    if hit.is_null() {
+        return calloc_slow(size);
+    }
+    // SAFETY: the block has `size` bytes.
+    unsafe { hit.write_bytes(0, size) };
+    hit
+}
+
+/// Where a block was found, and how much of it may hold old data.
+struct Served {
+    payload: usize,
+    dirty: usize,
+}
+
+impl Served {
+    const NONE: Served = Served { payload: 0, dirty: 0 };
+}
+
+#[cold]
+#[inline(never)]
+fn malloc_slow(size: usize) -> *mut u8 {
+    let served = serve(size);
+    perturb(served.payload, size, false);
+    KEYS.region.at(served.payload)
+}
+
+#[cold]
+#[inline(never)]
+fn calloc_slow(size: usize) -> *mut u8 {
+    let served = serve(size);
+    let p = KEYS.region.at(served.payload);
+    if !p.is_null() {
+        // SAFETY: the block has `size` bytes.
+        unsafe { p.write_bytes(0, size.min(served.dirty)) };
+    }
+    p
+}
+
+/// The route of a request that the cache could not serve: mapping, cache refill, arena, and at
+/// last a mapping whatever the size.
+fn serve(size: usize) -> Served {
+    let cache = enter();
+    let Some(chunk_size) = Native::chunk_size(size) else {
+        return Served::NONE;
+    };
+    let mappable = SHARED.maps.may_map(&SETTINGS);
+    if chunk_size >= SHARED.maps.threshold(&SETTINGS) && mappable {
+        let served = serve_mapped(size, Native::ALIGN);
+        if served.payload != 0 {
+            return served;
+        }
+    }
+    // SAFETY: the thread's own cache.
+    let (direct, arena) = unsafe { Cache::route(cache) };
+    if !direct && size <= SETTINGS.get(Key::TcacheMax) {
+        // SAFETY: not direct, so it is this thread's alone.
+        let payload = unsafe { (*cache).refill(&SHARED, class_of(chunk_size)) };
+        if payload != 0 {
+            return Served { payload, dirty: usize::MAX };
+        }
+    }
+    DIRECT_MALLOCS.fetch_add(1, Ordering::Relaxed);
+    let mut batch = Batch::wanting(1);
+    if SHARED.fill(arena, chunk_size, &mut batch) {
+        let zero_from = batch.zero_from();
+        if let Some(chunk) = batch.pop(&KEYS) {
+            chunk.mark(chunk.low(), State::Used);
+            let payload = chunk.payload();
+            // A stacked chunk's link lies in its first word.
+            return Served { payload, dirty: zero_from.saturating_sub(payload).max(8) };
+        }
+    }
+    if mappable { serve_mapped(size, Native::ALIGN) } else { Served::NONE }
+}
+
+fn serve_mapped(size: usize, align: usize) -> Served {
+    match SHARED.maps.allocate(SHARED.os(), &KEYS, size, align) {
+        Some(mapped) => Served { payload: mapped.payload, dirty: mapped.dirty },
+        None => Served::NONE,
+    }
+}
+
+/// A block of at least `size` bytes at a multiple of `align`, a power of two. Null if there is
+/// no memory.
+#[must_use]
+pub fn memalign(align: usize, size: usize) -> *mut u8 {
+    if align <= Native::ALIGN {
+        return malloc(size);
+    }
+    let served = serve_aligned(align, size);
+    perturb(served.payload, size, false);
+    KEYS.region.at(served.payload)
+}
+
+/// As [`memalign`], all zero.
+#[must_use]
+pub fn memalign_zeroed(align: usize, size: usize) -> *mut u8 {
+    if align <= Native::ALIGN {
+        return calloc(size);
+    }
+    let served = serve_aligned(align, size);
+    let p = KEYS.region.at(served.payload);
+    if !p.is_null() {
+        // SAFETY: the block has `size` bytes.
+        unsafe { p.write_bytes(0, size.min(served.dirty)) };
+    }
+    p
+}
+
+fn serve_aligned(align: usize, size: usize) -> Served {
+    let cache = enter();
+    let Some(mut chunk_size) = Native::chunk_size(size) else {
+        return Served::NONE;
+    };
+    if size.checked_add(align).and_then(Native::chunk_size).is_none() {
+        return Served::NONE;
+    }
+    let mappable = SHARED.maps.may_map(&SETTINGS);
+    if chunk_size >= SHARED.maps.threshold(&SETTINGS) && mappable {
+        let served = serve_mapped(size, align);
+        if served.payload != 0 {
+            return served;
+        }
+    }
+    if size <= CACHED_REQUEST {
+        // A size that the cache can take when the block is freed.
+        chunk_size = class_size(class_of(chunk_size));
+    }
+    // SAFETY: the thread's own cache.
+    let (_, arena) = unsafe { Cache::route(cache) };
+    DIRECT_MALLOCS.fetch_add(1, Ordering::Relaxed);
+    match SHARED.aligned(arena, align, chunk_size) {
+        Some(chunk) => Served { payload: chunk.payload(), dirty: usize::MAX },
+        None if mappable => serve_mapped(size, align),
+        None => Served::NONE,
+    }
+}
+
+/// What a thread does before it takes any lock: the process is started, the thread has a
+/// pointer to a cache, and if this is a new process, it is put in order.
+fn enter() -> *mut Cache {
+    let cache = Thread::cache();
+    if cache.is_null() {
+        return attach();
+    }
+    SHARED.enter();
+    cache
+}
+
+#[cold]
+fn attach() -> *mut Cache {
+    init(Source::Reserved);
+    SHARED.enter();
+    let direct = !SETTINGS.caches() || SETTINGS.get(Key::Perturb) != 0;
+    let cache = CACHES.claim(&SHARED, direct);
+    if cache.is_null() {
+        return ENDED.0.get();
+    }
+    Thread::set_cache(cache);
+    // From here on this thread can allocate, which asking for the hook may do.
+    on_thread_exit(thread_ends);
+    cache
+}
+
+unsafe extern "C" fn thread_ends(_: *mut c_void) {
+    let cache = Thread::cache();
+    if cache.is_null() || cache == ENDED.0.get() {
+        return;
+    }
+    SHARED.enter();
+    Thread::set_cache(ENDED.0.get());
+    // SAFETY: this thread's cache, which it has just let go of.
+    unsafe { CACHES.give_back(&SHARED, cache) };
+}
+
+/// Starts the allocator of the process; the first call decides where the main arena's memory
+/// comes from.
+#[inline(always)]
+pub fn init(source: Source) {
+    if STARTED.load(Ordering::Acquire) != YES {
+        start(source);
+    }
+}
+
+#[cold]
+fn start(source: Source) {
+    if STARTED.compare_exchange(NO, STARTING, Ordering::Acquire, Ordering::Acquire).is_err() {
+        while STARTED.load(Ordering::Acquire) != YES {
+            rustix::thread::sched_yield();
+        }
+        return;
+    }
+    // SAFETY: the process's environment block, read before any thread of the program's runs.
+    unsafe {
+        SETTINGS.read_environment(
+            os::environment(),
+            os::is_secure(),
+            &mut crate::config::warn_to_stderr,
+        );
+    }
+    KEYS.secret.set(os::random_words());
+    let growth = match source {
+        Source::ProgramBreak => Growth::Break { end: 0 },
+        Source::Reserved => match Reserved::up_to(&KERNEL, RESERVATION, LEAST_RESERVATION) {
+            Ok(region) => Growth::Region(region),
+            Err(_) => Growth::Segments,
+        },
+    };
+    if !SHARED.start(growth) {
+        // SAFETY: registers a function that lives as long as the process.
+        unsafe { libc::pthread_atfork(None, None, Some(forked)) };
+    }
+    set_exit_hook(thread_ends);
+    STARTED.store(YES, Ordering::Release);
+}
+
+unsafe extern "C" fn forked() {
+    SHARED.forked();
+}
+
+#[cold]
+#[inline(never)]
+fn free_verified(chunk: KernelChunk, low: Low) {
+    let cache = enter();
+    perturb(chunk.payload(), Native::usable(low.size()), true);
+    // SAFETY: the thread's own cache; if it is not direct, it is this thread's alone.
+    unsafe {
+        if !Cache::route(cache).0 && (*cache).overflow(&SHARED, chunk, low) {
+            return;
+        }
+    }
+    DIRECT_FREES.fetch_add(1, Ordering::Relaxed);
+    SHARED.free(chunk);
+}
+
+/// Null, a mapping, or a misuse.
+#[cold]
+#[inline(never)]
+fn free_odd(addr: usize) {
+    if addr == 0 {
+        return;
+    }
+    enter();
+    if !SHARED.maps.free(SHARED.os(), &KEYS, &SETTINGS, addr) {
+        misuse(Call::Free, addr);
+    }
+}
+
+/// The size of the chunk that a pointer from a user names, or what else it is.
+enum Named {
+    Chunk(KernelChunk, Low),
+    Mapping(usize),
+}
+
+/// Looks a user's pointer up; aborts if it names no block in use.
+#[inline]
+fn named(call: Call, addr: usize) -> Named {
+    if EXTENTS.holds(addr) {
+        // SAFETY: the address is aligned and lies in heap memory.
+        let chunk = unsafe { KEYS.chunk(addr - HEADER) };
+        let low = chunk.low();
+        if chunk.tag() == chunk.user_tags(low).0 {
+            return Named::Chunk(chunk, low);
+        }
+    }
+    match SHARED.maps.find(SHARED.os(), addr) {
+        Owned::Live(len) => {
+            SHARED.maps.verify::<&Kernel>(&KEYS, addr);
+            Named::Mapping(len)
+        }
+        _ => misuse(call, addr),
+    }
+}
+
+/// How many bytes of a block may be used; 0 for null. Stable for the block's life. Aborts if
+/// `p` is not a block in use.
+///
+/// # Safety
+/// If `p` is a block in use, the caller owns it.
+#[must_use]
+pub unsafe fn usable_size(p: *mut u8) -> usize {
+    if p.is_null() {
+        return 0;
+    }
+    match named(Call::UsableSize, p.addr()) {
+        Named::Chunk(_, low) => Native::usable(low.size()),
+        Named::Mapping(len) => crate::arena::Maps::usable(SHARED.os(), p.addr(), len),
+    }
+}
+
+/// A chunk in place, or moved, that holds `size` bytes; null, and the block as it was, if there
+/// is no memory. Aborts if `p` is not a block in use.
+///
+/// # Safety
+/// `p` is not null. If it is a block in use, the caller owns it, and if the answer is not null,
+/// uses only that.
+#[must_use]
+pub unsafe fn realloc(p: *mut u8, size: usize) -> *mut u8 {
+    let addr = p.addr();
+    let Some(wanted) = Native::chunk_size(size) else {
+        return core::ptr::null_mut();
+    };
+    let usable = match named(Call::Realloc, addr) {
+        Named::Chunk(chunk, low) => {
+            if fits(chunk, low.size(), wanted) {
+                return p;
+            }
+            Native::usable(low.size())
+        }
+        Named::Mapping(len) => {
+            enter();
+            if wanted >= SHARED.maps.threshold(&SETTINGS).min(len / 2) {
+                let moved = SHARED.maps.resize(SHARED.os(), &KEYS, addr, len, size);
+                if let Some(to) = moved {
+                    return KEYS.region.at(to);
+                }
+            }
+            crate::arena::Maps::usable(SHARED.os(), addr, len)
+        }
+    };
+    let to = malloc(size);
+    if to.is_null() {
+        // A block that need not grow serves as it is.
+        return if usable >= size { p } else { to };
+    }
+    // SAFETY: both blocks have that many bytes; the old one is verified and the caller's.
+    unsafe {
+        to.copy_from_nonoverlapping(KEYS.region.at(addr), usable.min(size));
+        free(p);
+    }
+    to
+}
+
+/// Whether a chunk of `old` bytes can stay where it is to serve `wanted`; changes it if it pays.
+#[inline]
+fn fits(chunk: KernelChunk, old: usize, wanted: usize) -> bool {
+    let largest = class_size(crate::size::CLASSES - 1);
+    let target = if wanted <= largest { class_size(class_of(wanted)) } else { wanted };
+    if target <= old {
+        // Small chunks move to a smaller class when half is unused; of large ones the tail is
+        // cut off when that is an eighth at least.
+        let spare = old - target;
+        if old <= crate::size::SMALL_REQUEST {
+            return spare <= old / 2;
+        }
+        if spare >= old / 8 && spare >= 512 {
+            enter();
+            return SHARED.resize(chunk, target);
+        }
+        return true;
+    }
+    if old <= crate::size::SMALL_REQUEST {
+        return false;
+    }
+    enter();
+    SHARED.resize(chunk, target)
+}
+
+/// M_PERTURB: fills a block when it is handed out and when it comes back. Only calls that no
+/// cache serves get here, and with M_PERTURB there are no caches.
+#[inline]
+fn perturb(payload: usize, len: usize, freed: bool) {
+    let byte = SETTINGS.get(Key::Perturb) as u8;
+    if byte != 0 && payload != 0 {
+        // SAFETY: the block has that many bytes and is not in use yet, or no more.
+        unsafe { KEYS.region.at(payload).write_bytes(if freed { byte } else { !byte }, len) };
+    }
+}
+
+/// Names what is wrong with a pointer that is no block in use.
+#[cold]
+#[inline(never)]
+fn misuse(call: Call, addr: usize) -> ! {
+    enter();
+    let released = |size: usize| {
+        if call == Call::Free {
+            Misuse::DoubleFree { address: addr, size }
+        } else {
+            Misuse::UseAfterFree { call, address: addr, size }
+        }
+    };
+    if EXTENTS.holds(addr) {
+        // SAFETY: the address is aligned and lies in heap memory.
+        let chunk = unsafe { KEYS.chunk(addr - HEADER) };
+        let freed = [State::Cached, State::Fast, State::Unsorted, State::Binned, State::Retired];
+        if freed.into_iter().any(|state| chunk.is(state)) {
+            abort(released(Native::usable(chunk.size())));
+        }
+        if chunk.is(State::Top) {
+            abort(released(0));
+        }
+    }
+    let near = crate::size::align_down(addr, Native::ALIGN);
+    if EXTENTS.holds(near)
+        && let Some(heap) = SHARED.lock(EXTENTS.owner(near))
+    {
+        let found = heap.locate(addr);
+        drop(heap);
+        match found {
+            Found::Inside(offset, size) => {
+                let size = Native::usable(size);
+                abort(Misuse::InsideChunk { call, address: addr, offset, size });
+            }
+            Found::Chunk(..) => abort(Misuse::CorruptHead { address: addr }),
+            Found::Damage(address) => abort(Misuse::CorruptHead { address }),
+            Found::Nothing => {}
+        }
+    }
+    let os = SHARED.os();
+    if let Owned::Freed(len) = SHARED.maps.find(os, addr) {
+        abort(released(crate::arena::Maps::usable(os, addr, len)));
+    }
+    if let Some((payload, len)) = SHARED.maps.containing(os, addr) {
+        let size = crate::arena::Maps::usable(os, payload, len);
+        let offset = addr.wrapping_sub(payload);
+        abort(Misuse::InsideChunk { call, address: addr, offset, size });
+    }
+    abort(Misuse::Foreign { call, address: addr })
+}
+
+/// Gives back to the system all that is free, keeping `pad` bytes at each top. `true` if
+/// anything was given back.
+pub fn trim(pad: usize) -> bool {
+    let cache = enter();
+    // SAFETY: the thread's own cache; if it is not direct, it is this thread's alone.
+    unsafe {
+        if !Cache::route(cache).0 {
+            (*cache).flush(&SHARED);
+        }
+    }
+    SHARED.trim(pad)
+}
+
+/// The tunables. A new `M_PERTURB` or cache switch counts for threads that start later.
+#[must_use]
+pub fn settings() -> &'static Settings {
+    &SETTINGS
+}
+
+/// All counters, now.
+#[must_use]
+pub fn snapshot() -> Snapshot {
+    enter();
+    let mut all = Snapshot::default();
+    for number in 0..SHARED.arena_numbers() {
+        if let Some(heap) = SHARED.lock(number) {
+            all.add(&heap.totals());
+        }
+    }
+    let (hits, pushes, in_caches) = CACHES.counts();
+    let (returned, mapped_served, mapped_freed) = SHARED.maps.counts();
+    all.mallocs = hits + mapped_served + DIRECT_MALLOCS.load(Ordering::Relaxed);
+    all.frees = pushes + mapped_freed + DIRECT_FREES.load(Ordering::Relaxed);
+    all.cached_bytes = in_caches + SHARED.depot.bytes() as u64;
+    all.live_bytes = all.live_bytes.saturating_sub(all.cached_bytes);
+    all.mapped = SHARED.maps.totals();
+    all.mapped_peak = SHARED.maps.peaks();
+    all.mapped_served = mapped_served;
+    all.live_bytes += all.mapped.bytes;
+    all.peak_bytes += all.mapped_peak.bytes;
+    all.system_bytes += all.mapped.bytes;
+    all.system_peak += all.mapped_peak.bytes;
+    all.mapping_cache_bytes = SHARED.maps.kept_bytes() as u64;
+    all.returned_bytes += returned;
+    all.arenas = SHARED.arenas() as u64;
+    all.threads = SHARED.threads() as u64;
+    all.os_calls = KERNEL.calls();
+    all.parked = SHARED.parked();
+    all
+}
+
+/// The counters of arena `index`; `None` if there is none of this number.
+#[must_use]
+pub fn arena_snapshot(index: usize) -> Option<ArenaSnapshot> {
+    enter();
+    SHARED.lock(index).map(|heap| ArenaSnapshot::new(index, &heap.totals()))
+}
+
+/// Prints the statistics to standard error if `FENCEPOST_STATS` asks for them: at exit.
+pub fn exit_report() {
+    if STARTED.load(Ordering::Acquire) != YES || SETTINGS.get(Key::Stats) == 0 {
+        return;
+    }
+    // SAFETY: an all-zero rusage is valid, and getrusage fills it in.
+    let peak_rss = unsafe {
+        let mut usage: libc::rusage = core::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_SELF, &mut usage);
+        usage.ru_maxrss as u64
+    };
+    snapshot().write_to(2, peak_rss);
+}
+
+/// Checks every arena; for tests.
+///
+/// # Errors
+/// The number of the first arena that is damaged, and how.
+pub fn check() -> Result<(), (usize, crate::heap::Damage)> {
+    enter();
+    for number in 0..SHARED.arena_numbers() {
+        if let Some(heap) = SHARED.lock(number) {
+            heap.check().map_err(|damage| (number, damage))?;
+        }
+    }
+    Ok(())
+}
