@@ -1,0 +1,44 @@
+//! The library's life: its start, its end, and what the compiler asks of a crate without std.
+
+use fencepost::abi;
+
+/// Runs when the dynamic linker initialises the library, which is marked to be initialised
+/// before all others. Programs allocate even earlier; then this finds everything done.
+extern "C" fn start() {
+    abi::start();
+}
+
+/// Runs when the process exits, after the functions registered with `atexit`.
+extern "C" fn finish() {
+    abi::finish();
+}
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static START: extern "C" fn() = start;
+
+#[used]
+#[unsafe(link_section = ".fini_array")]
+static FINISH: extern "C" fn() = finish;
+
+/// No code of ours panics (a test proves that for the release build); should it, there is
+/// nobody who could be unwound to.
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // SAFETY: abort(3) takes nothing and does not return.
+    unsafe { libc::abort() }
+}
+
+// The precompiled `core` mentions this name in its unwind tables. Written in assembly it is
+// hidden: a name that Rust exports would enter the namespace of every preloaded program.
+#[cfg(not(test))]
+core::arch::global_asm!(
+    ".globl rust_eh_personality",
+    ".hidden rust_eh_personality",
+    "rust_eh_personality:",
+    #[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
+    "ud2",
+    #[cfg(target_arch = "aarch64")]
+    "brk #1",
+);
