@@ -15,9 +15,9 @@ mod info;
 use core::ffi::{c_int, c_void};
 use core::ptr;
 
-pub use cxx::{new_or_null, new_or_throw, operator_new};
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub use cxx::null_if_thrown;
+pub use cxx::{new_or_null, new_or_throw, operator_new};
 pub use info::{MallInfo, MallInfo2, mallinfo, mallinfo2, malloc_info, malloc_stats};
 
 use crate::config::{Key, TUNABLES};
@@ -259,7 +259,10 @@ pub fn mallopt(parameter: c_int, value: c_int) -> c_int {
         return 1;
     }
     for tunable in &TUNABLES {
-        if tunable.mallopt.is_some_and(|(_, constant)| constant == parameter) {
+        if tunable
+            .mallopt
+            .is_some_and(|(_, constant)| constant == parameter)
+        {
             let number = match tunable.key {
                 // Only the low byte can be written to memory.
                 Key::Perturb => value as usize & 0xff,

@@ -38,7 +38,12 @@ fn read_quietly(environment: &[&str]) -> Settings {
 #[track_caller]
 fn assert_untouched(settings: &Settings) {
     for tunable in &TUNABLES {
-        assert_eq!(settings.get(tunable.key), tunable.default, "{:?}", tunable.key);
+        assert_eq!(
+            settings.get(tunable.key),
+            tunable.default,
+            "{:?}",
+            tunable.key
+        );
         assert!(!settings.is_set(tunable.key), "{:?}", tunable.key);
     }
 }
@@ -65,8 +70,22 @@ fn numbers_are_decimal_or_hexadecimal_with_a_suffix() {
     let too_large = format!("{}0", usize::MAX);
     let shifted_out = format!("{}G", usize::MAX / 2);
     for text in [
-        "", " ", "-", "K", "0x", "0xg", "12x", "1.5", "1 2", "+3", "--3", "1KB", "K1", "0x-1",
-        &too_large, &shifted_out,
+        "",
+        " ",
+        "-",
+        "K",
+        "0x",
+        "0xg",
+        "12x",
+        "1.5",
+        "1 2",
+        "+3",
+        "--3",
+        "1KB",
+        "K1",
+        "0x-1",
+        &too_large,
+        &shifted_out,
     ] {
         assert_eq!(config::parse(text.as_bytes()), None, "{text:?}");
     }
@@ -75,9 +94,15 @@ fn numbers_are_decimal_or_hexadecimal_with_a_suffix() {
 #[test]
 fn without_a_word_from_the_user_everything_is_default() {
     assert_untouched(&Settings::new());
-    assert_untouched(&read_quietly(&["PATH=/bin", "MALLOC_", "=", "", "GLIBC_TUNABLES="]));
-    // SAFETY: null is allowed.
+    assert_untouched(&read_quietly(&[
+        "PATH=/bin",
+        "MALLOC_",
+        "=",
+        "",
+        "GLIBC_TUNABLES=",
+    ]));
     let (settings, mut warned) = (Settings::new(), false);
+    // SAFETY: null is allowed.
     unsafe { settings.read_environment(ptr::null(), false, &mut |_, _| warned = true) };
     assert!(!warned);
     assert_untouched(&settings);
@@ -100,7 +125,9 @@ fn the_defaults_are_those_of_ptmalloc() {
 #[test]
 fn every_environment_variable_is_read() {
     for tunable in &TUNABLES {
-        let Some(variable) = tunable.variable else { continue };
+        let Some(variable) = tunable.variable else {
+            continue;
+        };
         for value in [tunable.min, tunable.max] {
             let settings = read_quietly(&[&format!("{variable}={value}")]);
             assert_eq!(settings.get(tunable.key), value, "{variable}");
@@ -114,7 +141,10 @@ fn every_environment_variable_is_read() {
 fn every_glibc_tunable_is_read() {
     for tunable in &TUNABLES {
         let Some(name) = tunable.glibc else { continue };
-        let entry = format!("GLIBC_TUNABLES=glibc.cpu.x=7:{GLIBC_PREFIX}{name}={}", tunable.max);
+        let entry = format!(
+            "GLIBC_TUNABLES=glibc.cpu.x=7:{GLIBC_PREFIX}{name}={}",
+            tunable.max
+        );
         let settings = read_quietly(&[&entry]);
         assert_eq!(settings.get(tunable.key), tunable.max, "{name}");
         assert!(settings.is_set(tunable.key), "{name}");
@@ -124,7 +154,10 @@ fn every_glibc_tunable_is_read() {
 #[test]
 fn glibc_tunables_win_over_the_variables_in_either_order() {
     let tunables = "GLIBC_TUNABLES=glibc.malloc.arena_max=3:glibc.malloc.perturb=0x11";
-    for environment in [["MALLOC_ARENA_MAX=5", tunables], [tunables, "MALLOC_ARENA_MAX=5"]] {
+    for environment in [
+        ["MALLOC_ARENA_MAX=5", tunables],
+        [tunables, "MALLOC_ARENA_MAX=5"],
+    ] {
         let settings = read_quietly(&environment);
         assert_eq!(settings.get(Key::ArenaMax), 3);
         assert_eq!(settings.get(Key::Perturb), 0x11);
@@ -159,7 +192,10 @@ fn a_bad_value_is_warned_of_once_and_changes_nothing() {
         &["GLIBC_TUNABLES=glibc.malloc.mxfast=161:glibc.malloc.top_pad:glibc.malloc.perturb=1"],
         false,
     );
-    assert_eq!(warnings, ["glibc.malloc.mxfast=161", "glibc.malloc.top_pad="]);
+    assert_eq!(
+        warnings,
+        ["glibc.malloc.mxfast=161", "glibc.malloc.top_pad="]
+    );
     assert_eq!(settings.get(Key::Perturb), 1);
     assert!(!settings.is_set(Key::Mxfast));
 }
@@ -180,7 +216,11 @@ fn similar_names_are_not_ours() {
 #[test]
 fn a_privileged_process_ignores_its_environment() {
     let (settings, warnings) = read(
-        &["MALLOC_ARENA_MAX=1", "MALLOC_PERTURB_=x", "GLIBC_TUNABLES=glibc.malloc.perturb=1"],
+        &[
+            "MALLOC_ARENA_MAX=1",
+            "MALLOC_PERTURB_=x",
+            "GLIBC_TUNABLES=glibc.malloc.perturb=1",
+        ],
         true,
     );
     assert_untouched(&settings);
@@ -199,7 +239,12 @@ fn values_out_of_range_are_refused() {
         ] {
             let Some(value) = value else { continue };
             let before = settings.get(tunable.key);
-            assert_eq!(settings.set(tunable.key, value), allowed, "{:?} {value}", tunable.key);
+            assert_eq!(
+                settings.set(tunable.key, value),
+                allowed,
+                "{:?} {value}",
+                tunable.key
+            );
             let now = if allowed { value } else { before };
             assert_eq!(settings.get(tunable.key), now, "{:?} {value}", tunable.key);
         }
@@ -282,7 +327,9 @@ const END: &str = "<!-- tunables:end -->";
 fn the_readme_shows_the_table() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
     let readme = std::fs::read_to_string(&path).expect("there is a README.md");
-    let (before, rest) = readme.split_once(BEGIN).expect("README.md has the begin marker");
+    let (before, rest) = readme
+        .split_once(BEGIN)
+        .expect("README.md has the begin marker");
     let (shown, after) = rest.split_once(END).expect("README.md has the end marker");
     let table = markdown();
     if std::env::var_os("FENCEPOST_BLESS").is_some_and(|v| v == "1") {

@@ -10,6 +10,8 @@
 //! process that has none; a runtime that came later, with a plugin, is looked for by name.
 //! The nothrow forms catch what a handler throws with the runtime's own personality routine,
 //! so in that last case alone a throwing handler escapes from them.
+// Labels with names: naked functions are emitted once and never inlined, so none is defined twice.
+#![allow(named_asm_labels)]
 
 use core::ffi::{CStr, c_void};
 use core::{mem, ptr};
@@ -46,9 +48,7 @@ extern "C" fn handler() -> Handler {
     let function = runtime(weak_get_new_handler(), c"_ZSt15get_new_handlerv")?;
     // SAFETY: the C++ runtime declares this symbol as `new_handler std::get_new_handler()
     // noexcept`; a null handler is None.
-    unsafe {
-        mem::transmute::<ptr::NonNull<c_void>, unsafe extern "C" fn() -> Handler>(function)()
-    }
+    unsafe { mem::transmute::<ptr::NonNull<c_void>, unsafe extern "C" fn() -> Handler>(function)() }
 }
 
 /// The function that throws `std::bad_alloc`. Without a C++ runtime nobody could catch that:
@@ -172,7 +172,7 @@ macro_rules! catch_everything {
             ".uleb128 .Lfencepost_call - .Lfencepost_begin\n",
             ".uleb128 .Lfencepost_return - .Lfencepost_call\n",
             ".uleb128 .Lfencepost_caught - .Lfencepost_begin\n",
-            ".uleb128 1\n", // The first action:
+            ".uleb128 1\n",                        // The first action:
             ".Lfencepost_calls_end: .byte 1, 0\n", // catch the first type, no other action.
             ".p2align 2\n",
             ".long 0\n", // The first type: everything.

@@ -106,7 +106,13 @@ fn free_memory(arena: &ArenaSnapshot) -> (Totals, Totals) {
     for bin in &arena.bins {
         add(&mut rest, *bin);
     }
-    add(&mut rest, Totals { chunks: 1, bytes: arena.top_bytes });
+    add(
+        &mut rest,
+        Totals {
+            chunks: 1,
+            bytes: arena.top_bytes,
+        },
+    );
     (fast, rest)
 }
 
@@ -131,7 +137,11 @@ pub fn malloc_stats() {
     for arena in arenas(&all) {
         let (fast, rest) = free_memory(&arena);
         let in_use = arena.system_bytes.saturating_sub(fast.bytes + rest.bytes);
-        Line::new().text("Arena ").decimal(arena.index as u64).text(":").write_to(STDERR);
+        Line::new()
+            .text("Arena ")
+            .decimal(arena.index as u64)
+            .text(":")
+            .write_to(STDERR);
         count("system bytes     = ", arena.system_bytes);
         count("in use bytes     = ", in_use);
         system += arena.system_bytes;
@@ -169,7 +179,10 @@ pub unsafe fn malloc_info(options: c_int, stream: *mut libc::FILE) -> c_int {
         return libc::EINVAL;
     }
     start();
-    let mut xml = Xml { stream, complete: true };
+    let mut xml = Xml {
+        stream,
+        complete: true,
+    };
     let all = front::snapshot();
     let (mut fast, mut rest) = (Totals::default(), Totals::default());
     let (mut current, mut most) = (0, 0);
@@ -211,15 +224,16 @@ impl Xml {
         let mut numbers = numbers.iter();
         for piece in text.split_inclusive('?') {
             match piece.strip_suffix('?') {
-                Some(piece) => line.text(piece).decimal(numbers.next().copied().unwrap_or(0)),
+                Some(piece) => line
+                    .text(piece)
+                    .decimal(numbers.next().copied().unwrap_or(0)),
                 None => line.text(piece),
             };
         }
         let bytes = line.text("\n").as_bytes();
         // SAFETY: the bytes are ours, the stream is open (the caller of malloc_info says so).
-        let written = unsafe {
-            libc::fwrite(bytes.as_ptr().cast::<c_void>(), 1, bytes.len(), self.stream)
-        };
+        let written =
+            unsafe { libc::fwrite(bytes.as_ptr().cast::<c_void>(), 1, bytes.len(), self.stream) };
         self.complete &= written == bytes.len();
     }
 
@@ -249,8 +263,14 @@ impl Xml {
     }
 
     fn totals(&mut self, fast: Totals, rest: Totals) {
-        self.line("<total type=\"fast\" count=\"?\" size=\"?\"/>", &[fast.chunks, fast.bytes]);
-        self.line("<total type=\"rest\" count=\"?\" size=\"?\"/>", &[rest.chunks, rest.bytes]);
+        self.line(
+            "<total type=\"fast\" count=\"?\" size=\"?\"/>",
+            &[fast.chunks, fast.bytes],
+        );
+        self.line(
+            "<total type=\"rest\" count=\"?\" size=\"?\"/>",
+            &[rest.chunks, rest.bytes],
+        );
     }
 
     fn system(&mut self, current: u64, most: u64) {

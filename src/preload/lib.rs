@@ -4,7 +4,9 @@
 //! malloc replaced, and so that `no_builtins` reaches exactly these functions: the compiler
 //! must not recognise the bodies of malloc and calloc and turn them into calls of themselves.
 //! Nothing in here or below ever calls one of these names.
-#![no_std]
+// The profiles of the workspace abort on panic, and that is the library people run. Where panics
+// unwind (cargo packs and checks the crate alone, without profiles) only std can compile it.
+#![cfg_attr(panic = "abort", no_std)]
 #![no_builtins]
 #![allow(unsafe_code)] // Exported names and C signatures.
 #![allow(clippy::missing_safety_doc)] // The contracts are those of the C and C++ standards.

@@ -8,6 +8,8 @@
 //!
 //! The functions that exceptions may pass through are assembly with unwind tables, see
 //! [`fencepost::abi::new_or_throw`].
+// Labels with names: naked functions are emitted once and never inlined, so none is defined twice.
+#![allow(named_asm_labels)]
 
 use core::ffi::c_void;
 
@@ -79,8 +81,12 @@ mod forwards {
         macro_rules! guarded {
             ($plain:literal, $ours:literal) => {
                 concat!(
-                    "mov rdx, qword ptr [rip + ", $plain, "@GOTPCREL]\n",
-                    "lea rax, [rip + ", $ours, "]\n",
+                    "mov rdx, qword ptr [rip + ",
+                    $plain,
+                    "@GOTPCREL]\n",
+                    "lea rax, [rip + ",
+                    $ours,
+                    "]\n",
                     "cmp rdx, rax\n",
                     "jne 2f\n",
                     "lea rdx, [rip + {new_or_null}]\n",
@@ -93,15 +99,23 @@ mod forwards {
         macro_rules! guarded_array {
             ($plain:literal, $ours:literal, $single:literal) => {
                 concat!(
-                    "mov rdx, qword ptr [rip + ", $plain, "@GOTPCREL]\n",
-                    "lea rax, [rip + ", $ours, "]\n",
+                    "mov rdx, qword ptr [rip + ",
+                    $plain,
+                    "@GOTPCREL]\n",
+                    "lea rax, [rip + ",
+                    $ours,
+                    "]\n",
                     "cmp rdx, rax\n",
-                    "je ", $single, "\n",
+                    "je ",
+                    $single,
+                    "\n",
                     "jmp {null_if_thrown}",
                 )
             };
         }
-        pub(super) use {drop_second_argument, guarded, guarded_array, jump, jump_local, new, no_alignment};
+        pub(super) use {
+            drop_second_argument, guarded, guarded_array, jump, jump_local, new, no_alignment,
+        };
     }
 
     #[cfg(target_arch = "aarch64")]
@@ -109,8 +123,12 @@ mod forwards {
         macro_rules! jump {
             ($target:literal) => {
                 concat!(
-                    "adrp x16, :got:", $target, "\n",
-                    "ldr x16, [x16, :got_lo12:", $target, "]\n",
+                    "adrp x16, :got:",
+                    $target,
+                    "\n",
+                    "ldr x16, [x16, :got_lo12:",
+                    $target,
+                    "]\n",
                     "br x16",
                 )
             };
@@ -159,10 +177,18 @@ mod forwards {
         macro_rules! guarded {
             ($plain:literal, $ours:literal) => {
                 concat!(
-                    "adrp x2, :got:", $plain, "\n",
-                    "ldr x2, [x2, :got_lo12:", $plain, "]\n",
-                    "adrp x8, ", $ours, "\n",
-                    "add x8, x8, :lo12:", $ours, "\n",
+                    "adrp x2, :got:",
+                    $plain,
+                    "\n",
+                    "ldr x2, [x2, :got_lo12:",
+                    $plain,
+                    "]\n",
+                    "adrp x8, ",
+                    $ours,
+                    "\n",
+                    "add x8, x8, :lo12:",
+                    $ours,
+                    "\n",
                     "cmp x2, x8\n",
                     "b.ne 2f\n",
                     "adrp x2, {new_or_null}\n",
@@ -175,19 +201,31 @@ mod forwards {
         macro_rules! guarded_array {
             ($plain:literal, $ours:literal, $single:literal) => {
                 concat!(
-                    "adrp x2, :got:", $plain, "\n",
-                    "ldr x2, [x2, :got_lo12:", $plain, "]\n",
-                    "adrp x8, ", $ours, "\n",
-                    "add x8, x8, :lo12:", $ours, "\n",
+                    "adrp x2, :got:",
+                    $plain,
+                    "\n",
+                    "ldr x2, [x2, :got_lo12:",
+                    $plain,
+                    "]\n",
+                    "adrp x8, ",
+                    $ours,
+                    "\n",
+                    "add x8, x8, :lo12:",
+                    $ours,
+                    "\n",
                     "cmp x2, x8\n",
                     "b.ne 2f\n",
-                    "b ", $single, "\n",
+                    "b ",
+                    $single,
+                    "\n",
                     "2:\n",
                     "b {null_if_thrown}",
                 )
             };
         }
-        pub(super) use {drop_second_argument, guarded, guarded_array, jump, jump_local, new, no_alignment};
+        pub(super) use {
+            drop_second_argument, guarded, guarded_array, jump, jump_local, new, no_alignment,
+        };
     }
 
     /// A second name of the function that it stands at the head of, for use inside this library:
