@@ -9,15 +9,16 @@
 //! allocation function, formats through `core::fmt`, or panics.
 #![allow(unsafe_code)] // errno, and the contracts about pointers that C callers have to keep.
 
-mod cxx;
+#[cfg(all(
+    any(target_arch = "x86_64", target_arch = "aarch64"),
+    target_pointer_width = "64"
+))]
+pub mod cxx;
 mod info;
 
 use core::ffi::{c_int, c_void};
 use core::ptr;
 
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-pub use cxx::null_if_thrown;
-pub use cxx::{new_or_null, new_or_throw, operator_new};
 pub use info::{MallInfo, MallInfo2, mallinfo, mallinfo2, malloc_info, malloc_stats};
 
 use crate::config::{Key, TUNABLES};

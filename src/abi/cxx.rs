@@ -6,6 +6,9 @@
 //! process), so every frame that one may pass through is written in assembly here, with unwind
 //! tables of its own; the Rust functions below are called from those frames and return to them.
 //!
+//! So this is for the architectures whose assembly is below. On others the operators of the C++
+//! runtime itself serve, which call our malloc, aligned_alloc and free.
+//!
 //! The C++ runtime is not a dependency. Its functions are weak symbols, which are null in a
 //! process that has none; a runtime that came later, with a plugin, is looked for by name.
 //! The nothrow forms catch what a handler throws with the runtime's own personality routine,
@@ -125,13 +128,6 @@ macro_rules! weak_address {
     }};
 }
 
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-macro_rules! weak_address {
-    ($symbol:literal) => {
-        0
-    };
-}
-
 fn weak_get_new_handler() -> usize {
     weak_address!("_ZSt15get_new_handlerv")
 }
@@ -142,14 +138,11 @@ fn weak_throw_bad_alloc() -> usize {
 
 #[cfg(target_arch = "aarch64")]
 pub use aarch64::{new_or_null, new_or_throw, null_if_thrown};
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-pub use portable::{new_or_null, new_or_throw};
 #[cfg(target_arch = "x86_64")]
 pub use x86_64::{new_or_null, new_or_throw, null_if_thrown};
 
 /// The table that tells the C++ personality routine that everything thrown between the labels
 /// 3 and 4 is caught at 5, and the indirect reference to that routine.
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! catch_everything {
     () => {
         concat!(
@@ -443,45 +436,5 @@ mod aarch64 {
             ".cfi_endproc",
             catch_everything!(),
         )
-    }
-}
-
-/// Where exceptions cannot be thrown from: the handler is called, then the process ends.
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-mod portable {
-    use core::ffi::c_void;
-
-    use super::{attempt, handler, thrower};
-
-    /// `operator new(size, align)`, `align` 0 being the default. When there is neither memory
-    /// nor a new_handler the process ends with one line.
-    ///
-    /// # Safety
-    /// The handler does not throw.
-    pub unsafe extern "C" fn new_or_throw(size: usize, align: usize) -> *mut c_void {
-        // SAFETY: the same contract.
-        let block = unsafe { new_or_null(size, align) };
-        if block.is_null() {
-            thrower();
-        }
-        block
-    }
-
-    /// [`new_or_throw`] that returns null when there is neither memory nor a new_handler.
-    ///
-    /// # Safety
-    /// The handler does not throw.
-    pub unsafe extern "C" fn new_or_null(size: usize, align: usize) -> *mut c_void {
-        loop {
-            let block = attempt(size, align);
-            if !block.is_null() {
-                return block;
-            }
-            match handler() {
-                // SAFETY: the program installed it to be called now.
-                Some(handler) => unsafe { handler() },
-                None => return block,
-            }
-        }
     }
 }

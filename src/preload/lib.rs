@@ -12,6 +12,10 @@
 #![allow(clippy::missing_safety_doc)] // The contracts are those of the C and C++ standards.
 
 mod lifecycle;
+#[cfg(all(
+    any(target_arch = "x86_64", target_arch = "aarch64"),
+    target_pointer_width = "64"
+))]
 mod operators;
 
 use core::ffi::{c_int, c_void};

@@ -7,13 +7,18 @@
 //! plain deletes, with and without alignment, know the allocator.
 //!
 //! The functions that exceptions may pass through are assembly with unwind tables, see
-//! [`fencepost::abi::new_or_throw`].
+//! [`fencepost::abi::cxx::new_or_throw`].
 // Labels with names: naked functions are emitted once and never inlined, so none is defined twice.
 #![allow(named_asm_labels)]
 
+use core::arch::naked_asm;
 use core::ffi::c_void;
 
-use fencepost::abi;
+use fencepost::abi::{self, cxx};
+
+#[cfg_attr(target_arch = "x86_64", path = "x86_64.rs")]
+#[cfg_attr(target_arch = "aarch64", path = "aarch64.rs")]
+mod isa;
 
 /// `operator delete(void*)`.
 #[unsafe(export_name = "_ZdlPv")]
@@ -29,337 +34,133 @@ pub unsafe extern "C" fn delete_aligned(block: *mut c_void, _align: usize) {
     unsafe { abi::free(block) }
 }
 
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-mod forwards {
-    use core::arch::naked_asm;
-    use core::ffi::c_void;
+/// A second name of the function that it stands at the head of, for use inside this library:
+/// other than the exported name it always means our definition.
+macro_rules! inner_name {
+    ($name:literal) => {
+        concat!(".globl ", $name, "\n.hidden ", $name, "\n", $name, ":")
+    };
+}
 
-    use super::abi;
+/// `operator new(size)`.
+#[unsafe(naked)]
+#[unsafe(export_name = "_Znwm")]
+pub unsafe extern "C-unwind" fn new(size: usize) -> *mut c_void {
+    naked_asm!(
+        inner_name!("fencepost_new"),
+        ".cfi_startproc",
+        isa::new!(),
+        ".cfi_endproc",
+        new = sym cxx::operator_new,
+        new_or_throw = sym cxx::new_or_throw,
+    )
+}
 
-    #[cfg(target_arch = "x86_64")]
-    mod isa {
-        /// Continues in the function that has the exported name, whoever defines it.
-        macro_rules! jump {
-            ($target:literal) => {
-                concat!("jmp qword ptr [rip + ", $target, "@GOTPCREL]")
-            };
-        }
-        /// Moves the third argument to the second.
-        macro_rules! drop_second_argument {
-            () => {
-                "mov rsi, rdx"
-            };
-        }
-        /// The hit path, then [`fencepost::abi::new_or_throw`].
-        macro_rules! new {
-            () => {
-                "push rdi
-                .cfi_def_cfa_offset 16
-                call {new}
-                pop rdi
-                .cfi_def_cfa_offset 8
-                test rax, rax
-                je 2f
-                ret
-                2:
-                xor esi, esi
-                jmp {new_or_throw}"
-            };
-        }
-        macro_rules! jump_local {
-            () => {
-                "jmp {target}"
-            };
-        }
-        macro_rules! no_alignment {
-            () => {
-                "xor esi, esi"
-            };
-        }
-        /// Calls the plain operator, `$plain`, under a guard that turns exceptions into null;
-        /// if it is ours, `$ours`, the way that throws nothing by itself.
-        macro_rules! guarded {
-            ($plain:literal, $ours:literal) => {
-                concat!(
-                    "mov rdx, qword ptr [rip + ",
-                    $plain,
-                    "@GOTPCREL]\n",
-                    "lea rax, [rip + ",
-                    $ours,
-                    "]\n",
-                    "cmp rdx, rax\n",
-                    "jne 2f\n",
-                    "lea rdx, [rip + {new_or_null}]\n",
-                    "2:\n",
-                    "jmp {null_if_thrown}",
-                )
-            };
-        }
-        /// As `guarded` for an array form: if that is ours it continues in `$single`.
-        macro_rules! guarded_array {
-            ($plain:literal, $ours:literal, $single:literal) => {
-                concat!(
-                    "mov rdx, qword ptr [rip + ",
-                    $plain,
-                    "@GOTPCREL]\n",
-                    "lea rax, [rip + ",
-                    $ours,
-                    "]\n",
-                    "cmp rdx, rax\n",
-                    "je ",
-                    $single,
-                    "\n",
-                    "jmp {null_if_thrown}",
-                )
-            };
-        }
-        pub(super) use {
-            drop_second_argument, guarded, guarded_array, jump, jump_local, new, no_alignment,
-        };
-    }
+/// `operator new(size, std::align_val_t)`.
+#[unsafe(naked)]
+#[unsafe(export_name = "_ZnwmSt11align_val_t")]
+pub unsafe extern "C-unwind" fn new_aligned(size: usize, align: usize) -> *mut c_void {
+    naked_asm!(
+        inner_name!("fencepost_new_aligned"),
+        isa::jump_local!(),
+        target = sym cxx::new_or_throw,
+    )
+}
 
-    #[cfg(target_arch = "aarch64")]
-    mod isa {
-        macro_rules! jump {
-            ($target:literal) => {
-                concat!(
-                    "adrp x16, :got:",
-                    $target,
-                    "\n",
-                    "ldr x16, [x16, :got_lo12:",
-                    $target,
-                    "]\n",
-                    "br x16",
-                )
-            };
+/// `operator new(size, std::nothrow)`.
+#[unsafe(naked)]
+#[unsafe(export_name = "_ZnwmRKSt9nothrow_t")]
+pub unsafe extern "C" fn new_nothrow(size: usize, tag: usize) -> *mut c_void {
+    naked_asm!(
+        inner_name!("fencepost_new_nothrow"),
+        isa::no_alignment!(),
+        isa::guarded!("_Znwm", "fencepost_new"),
+        new_or_null = sym cxx::new_or_null,
+        null_if_thrown = sym cxx::null_if_thrown,
+    )
+}
+
+/// `operator new(size, std::align_val_t, std::nothrow)`.
+#[unsafe(naked)]
+#[unsafe(export_name = "_ZnwmSt11align_val_tRKSt9nothrow_t")]
+pub unsafe extern "C" fn new_aligned_nothrow(size: usize, align: usize, tag: usize) -> *mut c_void {
+    naked_asm!(
+        inner_name!("fencepost_new_aligned_nothrow"),
+        isa::guarded!("_ZnwmSt11align_val_t", "fencepost_new_aligned"),
+        new_or_null = sym cxx::new_or_null,
+        null_if_thrown = sym cxx::null_if_thrown,
+    )
+}
+
+/// `operator new[](size, std::nothrow)`.
+#[unsafe(naked)]
+#[unsafe(export_name = "_ZnamRKSt9nothrow_t")]
+pub unsafe extern "C" fn new_array_nothrow(size: usize, tag: usize) -> *mut c_void {
+    naked_asm!(
+        isa::no_alignment!(),
+        isa::guarded_array!("_Znam", "fencepost_new_array", "fencepost_new_nothrow"),
+        null_if_thrown = sym cxx::null_if_thrown,
+    )
+}
+
+/// `operator new[](size, std::align_val_t, std::nothrow)`.
+#[unsafe(naked)]
+#[unsafe(export_name = "_ZnamSt11align_val_tRKSt9nothrow_t")]
+pub unsafe extern "C" fn new_array_aligned_nothrow(
+    size: usize,
+    align: usize,
+    tag: usize,
+) -> *mut c_void {
+    naked_asm!(
+        isa::guarded_array!(
+            "_ZnamSt11align_val_t",
+            "fencepost_new_array_aligned",
+            "fencepost_new_aligned_nothrow"
+        ),
+        null_if_thrown = sym cxx::null_if_thrown,
+    )
+}
+
+/// Defines operators that are a jump to another one.
+macro_rules! forward {
+    ($($what:literal $rust:ident = $name:literal ($($argument:ident),*) $(-> $result:ty)? => $target:literal $(, $before:expr)?;)*) => {$(
+        #[doc = $what]
+        #[unsafe(naked)]
+        #[unsafe(export_name = $name)]
+        pub unsafe extern "C-unwind" fn $rust($($argument: usize),*) $(-> $result)? {
+            naked_asm!($($before,)? isa::jump!($target))
         }
-        macro_rules! drop_second_argument {
-            () => {
-                "mov x1, x2"
-            };
-        }
-        macro_rules! new {
-            () => {
-                "stp x29, x30, [sp, #-32]!
-                .cfi_def_cfa_offset 32
-                .cfi_offset x29, -32
-                .cfi_offset x30, -24
-                str x0, [sp, #16]
-                bl {new}
-                cbz x0, 2f
-                ldp x29, x30, [sp], #32
-                .cfi_remember_state
-                .cfi_def_cfa_offset 0
-                .cfi_restore x29
-                .cfi_restore x30
-                ret
-                2:
-                .cfi_restore_state
-                ldr x0, [sp, #16]
-                mov x1, #0
-                ldp x29, x30, [sp], #32
-                .cfi_def_cfa_offset 0
-                .cfi_restore x29
-                .cfi_restore x30
-                b {new_or_throw}"
-            };
-        }
-        macro_rules! jump_local {
-            () => {
-                "b {target}"
-            };
-        }
-        macro_rules! no_alignment {
-            () => {
-                "mov x1, #0"
-            };
-        }
-        macro_rules! guarded {
-            ($plain:literal, $ours:literal) => {
-                concat!(
-                    "adrp x2, :got:",
-                    $plain,
-                    "\n",
-                    "ldr x2, [x2, :got_lo12:",
-                    $plain,
-                    "]\n",
-                    "adrp x8, ",
-                    $ours,
-                    "\n",
-                    "add x8, x8, :lo12:",
-                    $ours,
-                    "\n",
-                    "cmp x2, x8\n",
-                    "b.ne 2f\n",
-                    "adrp x2, {new_or_null}\n",
-                    "add x2, x2, :lo12:{new_or_null}\n",
-                    "2:\n",
-                    "b {null_if_thrown}",
-                )
-            };
-        }
-        macro_rules! guarded_array {
-            ($plain:literal, $ours:literal, $single:literal) => {
-                concat!(
-                    "adrp x2, :got:",
-                    $plain,
-                    "\n",
-                    "ldr x2, [x2, :got_lo12:",
-                    $plain,
-                    "]\n",
-                    "adrp x8, ",
-                    $ours,
-                    "\n",
-                    "add x8, x8, :lo12:",
-                    $ours,
-                    "\n",
-                    "cmp x2, x8\n",
-                    "b.ne 2f\n",
-                    "b ",
-                    $single,
-                    "\n",
-                    "2:\n",
-                    "b {null_if_thrown}",
-                )
-            };
-        }
-        pub(super) use {
-            drop_second_argument, guarded, guarded_array, jump, jump_local, new, no_alignment,
-        };
-    }
+    )*};
+}
 
-    /// A second name of the function that it stands at the head of, for use inside this library:
-    /// other than the exported name it always means our definition.
-    macro_rules! inner_name {
-        ($name:literal) => {
-            concat!(".globl ", $name, "\n.hidden ", $name, "\n", $name, ":")
-        };
-    }
-
-    /// `operator new(size)`.
-    #[unsafe(naked)]
-    #[unsafe(export_name = "_Znwm")]
-    pub unsafe extern "C-unwind" fn new(size: usize) -> *mut c_void {
-        naked_asm!(
-            inner_name!("fencepost_new"),
-            ".cfi_startproc",
-            isa::new!(),
-            ".cfi_endproc",
-            new = sym abi::operator_new,
-            new_or_throw = sym abi::new_or_throw,
-        )
-    }
-
-    /// `operator new(size, std::align_val_t)`.
-    #[unsafe(naked)]
-    #[unsafe(export_name = "_ZnwmSt11align_val_t")]
-    pub unsafe extern "C-unwind" fn new_aligned(size: usize, align: usize) -> *mut c_void {
-        naked_asm!(
-            inner_name!("fencepost_new_aligned"),
-            isa::jump_local!(),
-            target = sym abi::new_or_throw,
-        )
-    }
-
-    /// `operator new(size, std::nothrow)`.
-    #[unsafe(naked)]
-    #[unsafe(export_name = "_ZnwmRKSt9nothrow_t")]
-    pub unsafe extern "C" fn new_nothrow(size: usize, tag: usize) -> *mut c_void {
-        naked_asm!(
-            inner_name!("fencepost_new_nothrow"),
-            isa::no_alignment!(),
-            isa::guarded!("_Znwm", "fencepost_new"),
-            new_or_null = sym abi::new_or_null,
-            null_if_thrown = sym abi::null_if_thrown,
-        )
-    }
-
-    /// `operator new(size, std::align_val_t, std::nothrow)`.
-    #[unsafe(naked)]
-    #[unsafe(export_name = "_ZnwmSt11align_val_tRKSt9nothrow_t")]
-    pub unsafe extern "C" fn new_aligned_nothrow(
-        size: usize,
-        align: usize,
-        tag: usize,
-    ) -> *mut c_void {
-        naked_asm!(
-            inner_name!("fencepost_new_aligned_nothrow"),
-            isa::guarded!("_ZnwmSt11align_val_t", "fencepost_new_aligned"),
-            new_or_null = sym abi::new_or_null,
-            null_if_thrown = sym abi::null_if_thrown,
-        )
-    }
-
-    /// `operator new[](size, std::nothrow)`.
-    #[unsafe(naked)]
-    #[unsafe(export_name = "_ZnamRKSt9nothrow_t")]
-    pub unsafe extern "C" fn new_array_nothrow(size: usize, tag: usize) -> *mut c_void {
-        naked_asm!(
-            isa::no_alignment!(),
-            isa::guarded_array!("_Znam", "fencepost_new_array", "fencepost_new_nothrow"),
-            null_if_thrown = sym abi::null_if_thrown,
-        )
-    }
-
-    /// `operator new[](size, std::align_val_t, std::nothrow)`.
-    #[unsafe(naked)]
-    #[unsafe(export_name = "_ZnamSt11align_val_tRKSt9nothrow_t")]
-    pub unsafe extern "C" fn new_array_aligned_nothrow(
-        size: usize,
-        align: usize,
-        tag: usize,
-    ) -> *mut c_void {
-        naked_asm!(
-            isa::guarded_array!(
-                "_ZnamSt11align_val_t",
-                "fencepost_new_array_aligned",
-                "fencepost_new_aligned_nothrow"
-            ),
-            null_if_thrown = sym abi::null_if_thrown,
-        )
-    }
-
-    /// Defines operators that are a jump to another one.
-    macro_rules! forward {
-        ($($what:literal $rust:ident = $name:literal ($($argument:ident),*) $(-> $result:ty)? => $target:literal $(, $before:expr)?;)*) => {$(
-            #[doc = $what]
-            #[unsafe(naked)]
-            #[unsafe(export_name = $name)]
-            pub unsafe extern "C-unwind" fn $rust($($argument: usize),*) $(-> $result)? {
-                naked_asm!($($before,)? isa::jump!($target))
-            }
-        )*};
-    }
-
-    forward! {
-        "`operator new[](size)`."
-        new_array = "_Znam"(size) -> *mut c_void => "_Znwm", inner_name!("fencepost_new_array");
-        "`operator new[](size, std::align_val_t)`."
-        new_array_aligned = "_ZnamSt11align_val_t"(size, align) -> *mut c_void
-            => "_ZnwmSt11align_val_t", inner_name!("fencepost_new_array_aligned");
-        "`operator delete[](void*)`."
-        delete_array = "_ZdaPv"(block) => "_ZdlPv";
-        "`operator delete(void*, size)`."
-        delete_sized = "_ZdlPvm"(block, size) => "_ZdlPv";
-        "`operator delete[](void*, size)`."
-        delete_array_sized = "_ZdaPvm"(block, size) => "_ZdaPv";
-        "`operator delete(void*, std::nothrow)`."
-        delete_nothrow = "_ZdlPvRKSt9nothrow_t"(block, tag) => "_ZdlPv";
-        "`operator delete[](void*, std::nothrow)`."
-        delete_array_nothrow = "_ZdaPvRKSt9nothrow_t"(block, tag) => "_ZdaPv";
-        "`operator delete[](void*, std::align_val_t)`."
-        delete_array_aligned = "_ZdaPvSt11align_val_t"(block, align) => "_ZdlPvSt11align_val_t";
-        "`operator delete(void*, size, std::align_val_t)`."
-        delete_sized_aligned = "_ZdlPvmSt11align_val_t"(block, size, align)
-            => "_ZdlPvSt11align_val_t", isa::drop_second_argument!();
-        "`operator delete[](void*, size, std::align_val_t)`."
-        delete_array_sized_aligned = "_ZdaPvmSt11align_val_t"(block, size, align)
-            => "_ZdaPvSt11align_val_t", isa::drop_second_argument!();
-        "`operator delete(void*, std::align_val_t, std::nothrow)`."
-        delete_aligned_nothrow = "_ZdlPvSt11align_val_tRKSt9nothrow_t"(block, align, tag)
-            => "_ZdlPvSt11align_val_t";
-        "`operator delete[](void*, std::align_val_t, std::nothrow)`."
-        delete_array_aligned_nothrow = "_ZdaPvSt11align_val_tRKSt9nothrow_t"(block, align, tag)
-            => "_ZdaPvSt11align_val_t";
-    }
+forward! {
+    "`operator new[](size)`."
+    new_array = "_Znam"(size) -> *mut c_void => "_Znwm", inner_name!("fencepost_new_array");
+    "`operator new[](size, std::align_val_t)`."
+    new_array_aligned = "_ZnamSt11align_val_t"(size, align) -> *mut c_void
+        => "_ZnwmSt11align_val_t", inner_name!("fencepost_new_array_aligned");
+    "`operator delete[](void*)`."
+    delete_array = "_ZdaPv"(block) => "_ZdlPv";
+    "`operator delete(void*, size)`."
+    delete_sized = "_ZdlPvm"(block, size) => "_ZdlPv";
+    "`operator delete[](void*, size)`."
+    delete_array_sized = "_ZdaPvm"(block, size) => "_ZdaPv";
+    "`operator delete(void*, std::nothrow)`."
+    delete_nothrow = "_ZdlPvRKSt9nothrow_t"(block, tag) => "_ZdlPv";
+    "`operator delete[](void*, std::nothrow)`."
+    delete_array_nothrow = "_ZdaPvRKSt9nothrow_t"(block, tag) => "_ZdaPv";
+    "`operator delete[](void*, std::align_val_t)`."
+    delete_array_aligned = "_ZdaPvSt11align_val_t"(block, align) => "_ZdlPvSt11align_val_t";
+    "`operator delete(void*, size, std::align_val_t)`."
+    delete_sized_aligned = "_ZdlPvmSt11align_val_t"(block, size, align)
+        => "_ZdlPvSt11align_val_t", isa::drop_second_argument!();
+    "`operator delete[](void*, size, std::align_val_t)`."
+    delete_array_sized_aligned = "_ZdaPvmSt11align_val_t"(block, size, align)
+        => "_ZdaPvSt11align_val_t", isa::drop_second_argument!();
+    "`operator delete(void*, std::align_val_t, std::nothrow)`."
+    delete_aligned_nothrow = "_ZdlPvSt11align_val_tRKSt9nothrow_t"(block, align, tag)
+        => "_ZdlPvSt11align_val_t";
+    "`operator delete[](void*, std::align_val_t, std::nothrow)`."
+    delete_array_aligned_nothrow = "_ZdaPvSt11align_val_tRKSt9nothrow_t"(block, align, tag)
+        => "_ZdaPvSt11align_val_t";
 }
