@@ -14,7 +14,11 @@ use crate::size::{CACHED_REQUEST, Native};
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 /// The largest mapping threshold, as glibc has it: half of its largest heap segment.
-const MAX_MMAP_THRESHOLD: usize = if usize::BITS == 64 { 32 * MIB } else { 512 * KIB };
+const MAX_MMAP_THRESHOLD: usize = if usize::BITS == 64 {
+    32 * MIB
+} else {
+    512 * KIB
+};
 /// The largest object that there can be.
 const PTRDIFF_MAX: usize = isize::MAX as usize;
 
@@ -106,7 +110,17 @@ pub const GLIBC_PREFIX: &str = "glibc.malloc.";
 impl Tunable {
     const fn new(key: Key, unit: Unit, default: usize, min: usize, max: usize) -> Tunable {
         let (mallopt, variable, glibc) = (None, None, None);
-        Tunable { key, mallopt, variable, glibc, unit, default, min, max, sentence: "" }
+        Tunable {
+            key,
+            mallopt,
+            variable,
+            glibc,
+            unit,
+            default,
+            min,
+            max,
+            sentence: "",
+        }
     }
 
     const fn bytes(key: Key, default: usize, max: usize) -> Tunable {
@@ -244,7 +258,10 @@ impl Settings {
             values[i] = AtomicUsize::new(TABLE[i].default);
             i += 1;
         }
-        Settings { values, given: AtomicU32::new(0) }
+        Settings {
+            values,
+            given: AtomicU32::new(0),
+        }
     }
 
     /// The value of a tunable, in its unit.
@@ -369,13 +386,19 @@ pub fn warn_to_stderr(name: &[u8], value: &[u8]) {
     // A value may be longer than a line; what matters is its beginning.
     let shown = value.get(..64).unwrap_or(value);
     let mut line = Line::new();
-    line.text("fencepost: ignored ").raw(name).text("=").raw(shown);
+    line.text("fencepost: ignored ")
+        .raw(name)
+        .text("=")
+        .raw(shown);
     line.text(": not a number in its range").write_to(2);
 }
 
 /// What lies before and after the first `at`; all and nothing if there is none.
 fn split(text: &[u8], at: u8) -> (&[u8], &[u8]) {
-    let end = text.iter().position(|&byte| byte == at).unwrap_or(text.len());
+    let end = text
+        .iter()
+        .position(|&byte| byte == at)
+        .unwrap_or(text.len());
     let (head, tail) = text.split_at_checked(end).unwrap_or((text, &[]));
     (head, tail.get(1..).unwrap_or(&[]))
 }
@@ -411,7 +434,11 @@ pub fn parse(text: &[u8]) -> Option<usize> {
         number = number.checked_mul(base as usize)?.checked_add(digit)?;
     }
     let number = number.checked_mul(1 << shift)?;
-    Some(if negative { number.wrapping_neg() } else { number })
+    Some(if negative {
+        number.wrapping_neg()
+    } else {
+        number
+    })
 }
 
 const _: () = {

@@ -14,7 +14,7 @@ use crate::os::{self, Exposed, Extents, Kernel, Region};
 use crate::report::{Call, Misuse, abort};
 use crate::size::{CACHED_REQUEST, HEADER, Native, class_of, class_size};
 use crate::stats::{ArenaSnapshot, Snapshot};
-use crate::sync::overlay::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::overlay::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
 
@@ -288,10 +288,25 @@ unsafe extern "C" fn thread_ends(_: *mut c_void) {
 
 /// Starts the allocator of the process; the first call decides where the main arena's memory
 /// comes from.
-#[inline(always)]
+#[inline]
 pub fn init(source: Source) {
     if STARTED.load(Ordering::Acquire) != YES {
         start(source);
+    }
+    read_environment();
+}
+
+/// Takes the tunables over, once. The very first calls come from the dynamic linker, before the
+/// C library has set its pointer to the environment.
+fn read_environment() {
+    static READ: AtomicBool = AtomicBool::new(false);
+    let block = os::environment();
+    if block.is_null() || READ.load(Ordering::Relaxed) || READ.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    // SAFETY: the process's environment block, read before the program runs.
+    unsafe {
+        SETTINGS.read_environment(block, os::is_secure(), &mut crate::config::warn_to_stderr);
     }
 }
 
@@ -299,18 +314,11 @@ pub fn init(source: Source) {
 fn start(source: Source) {
     if STARTED.compare_exchange(NO, STARTING, Ordering::Acquire, Ordering::Acquire).is_err() {
         while STARTED.load(Ordering::Acquire) != YES {
-            rustix::thread::sched_yield();
+            os::yield_now();
         }
         return;
     }
-    // SAFETY: the process's environment block, read before any thread of the program's runs.
-    unsafe {
-        SETTINGS.read_environment(
-            os::environment(),
-            os::is_secure(),
-            &mut crate::config::warn_to_stderr,
-        );
-    }
+    read_environment();
     KEYS.secret.set(os::random_words());
     let growth = match source {
         Source::ProgramBreak => Growth::Break { end: 0 },

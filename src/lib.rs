@@ -12,3 +12,15 @@ pub mod os;
 pub mod chunk;
 pub mod bins;
 pub mod heap;
+pub mod arena;
+pub mod cache;
+#[cfg(not(loom))]
+pub mod front;
+pub mod stats;
+#[cfg(not(loom))]
+pub mod abi;
+#[cfg(not(loom))]
+pub mod global;
+
+#[cfg(not(loom))]
+pub use global::Fencepost;

@@ -179,6 +179,13 @@ impl ArenaSnapshot {
         (size - ALIGN as u64 + 1, size)
     }
 
+    /// The smallest and the largest chunk in the unsorted bin; the range of all bins stands for
+    /// them, since the bin is not sorted.
+    #[must_use]
+    pub const fn unsorted_range(&self) -> (u64, u64) {
+        (MIN_CHUNK as u64, crate::size::MAX_CHUNK as u64)
+    }
+
     /// The chunk sizes in bytes, first and last, that belong to bin `index` (2 to 126).
     #[must_use]
     pub const fn bin_range(&self, index: usize) -> (u64, u64) {

@@ -6,6 +6,7 @@
 //! the one expected can try the other states and name the misuse.
 
 use crate::size::{ALIGN, MAX_CHUNK};
+use crate::sync::overlay::{AtomicU64, Ordering::Relaxed};
 use core::fmt;
 
 /// The low half of a head: the chunk's size divided by 16, and three flags.
@@ -122,7 +123,7 @@ impl fmt::Debug for Low {
 
 /// What a chunk is at the moment.
 ///
-/// Pairs of states share one multiplication: see [`Secret::tag`].
+/// Pairs of states share one multiplication: see [`Secret::user_tags`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// In the user's hands.
@@ -164,13 +165,13 @@ impl State {
     }
 }
 
-/// The per-process secret: random, never derived from an address.
-#[derive(Clone, Copy)]
+/// The per-process secret: random, never derived from an address. Set once, before the first
+/// chunk is made; its words are atomics only so that it can live in a static.
 pub struct Secret {
-    address: u64,
-    size: u64,
-    link: u64,
-    seal: u64,
+    address: AtomicU64,
+    size: AtomicU64,
+    link: AtomicU64,
+    seal: AtomicU64,
 }
 
 impl Secret {
@@ -178,40 +179,63 @@ impl Secret {
     #[must_use]
     pub const fn new(random: [u64; 4]) -> Secret {
         Secret {
-            address: random[0],
-            size: random[1],
-            link: random[2],
-            seal: random[3] | 1,
+            address: AtomicU64::new(random[0]),
+            size: AtomicU64::new(random[1]),
+            link: AtomicU64::new(random[2]),
+            seal: AtomicU64::new(random[3] | 1),
         }
     }
 
-    /// The tag of a chunk with this payload address and low half in this state.
+    /// Replaces the secret: before there is a chunk.
+    pub fn set(&self, random: [u64; 4]) {
+        self.address.store(random[0], Relaxed);
+        self.size.store(random[1], Relaxed);
+        self.link.store(random[2], Relaxed);
+        self.seal.store(random[3] | 1, Relaxed);
+    }
+
+    /// The tags of a chunk with this payload address and low half in a pair of states: in the
+    /// even one and in the odd one after it.
     ///
     /// A folded 64x64 multiplication of the keyed address and the keyed size; its two 32-bit
     /// lanes serve two states, so that a free, which checks `Used` and writes `Cached`, pays
     /// for one.
     #[inline(always)]
-    #[must_use]
-    pub const fn tag(&self, payload: usize, low: Low, state: State) -> u32 {
-        let state = state as u64;
-        let what = (low.0 & !Low::PREV_INUSE) as u64 | (state >> 1) << 40;
-        let product = (payload as u64 ^ self.address) as u128 * (what ^ self.size) as u128;
+    fn pair(&self, payload: usize, low: Low, pair: u64) -> (u32, u32) {
+        let what = u64::from(low.0 & !Low::PREV_INUSE) | pair << 40;
+        let key = (payload as u64 ^ self.address.load(Relaxed)) as u128;
+        let product = key * u128::from(what ^ self.size.load(Relaxed));
         let folded = product as u64 ^ (product >> 64) as u64;
-        if state & 1 == 0 { folded as u32 } else { (folded >> 32) as u32 }
+        (folded as u32, (folded >> 32) as u32)
+    }
+
+    /// The tag of a chunk with this payload address and low half in this state.
+    #[inline(always)]
+    #[must_use]
+    pub fn tag(&self, payload: usize, low: Low, state: State) -> u32 {
+        let (even, odd) = self.pair(payload, low, state as u64 >> 1);
+        if state as u64 & 1 == 0 { even } else { odd }
+    }
+
+    /// The tags for [`State::Used`] and [`State::Cached`], the latter without its seal.
+    #[inline(always)]
+    #[must_use]
+    pub fn user_tags(&self, payload: usize, low: Low) -> (u32, u32) {
+        self.pair(payload, low, 0)
     }
 
     /// A link as it is stored at address `at`, or back again.
     #[inline(always)]
     #[must_use]
-    pub const fn mask(&self, at: usize, link: u64) -> u64 {
-        link ^ self.link ^ at as u64
+    pub fn mask(&self, at: usize, link: u64) -> u64 {
+        link ^ self.link.load(Relaxed) ^ at as u64
     }
 
     /// 32 bits that vouch for a link.
     #[inline(always)]
     #[must_use]
-    pub const fn seal(&self, link: usize) -> u32 {
-        ((link as u64).wrapping_mul(self.seal) >> 32) as u32
+    pub fn seal(&self, link: usize) -> u32 {
+        ((link as u64).wrapping_mul(self.seal.load(Relaxed)) >> 32) as u32
     }
 }
 

@@ -42,7 +42,7 @@ use crate::sync::overlay::{AtomicU32, Ordering};
 pub const DIRT_MIN: usize = 1024;
 
 /// What it takes to read chunks: where memory is, and the process's secret.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Keys<R> {
     /// Turns addresses into pointers.
     pub region: R,
@@ -168,6 +168,13 @@ impl<'k, R: Region> Chunk<'k, R> {
         self.keys.secret.tag(self.payload(), low, state)
     }
 
+    /// The tags for used and for cached (without the seal of its link).
+    #[inline(always)]
+    #[must_use]
+    pub fn user_tags(self, low: Low) -> (u32, u32) {
+        self.keys.secret.user_tags(self.payload(), low)
+    }
+
     /// Whether the head is genuine and says `state`. For [`State::Cached`] the answer covers
     /// the link too: see [`Stack`].
     #[inline(always)]
@@ -273,8 +280,14 @@ impl<'k, R: Region> Chunk<'k, R> {
     /// Puts `below` under this chunk and marks it with a tag that covers the link.
     #[inline(always)]
     pub fn stack_on(self, low: Low, state: State, below: usize) {
+        self.seal_on(self.expected(low, state), below);
+    }
+
+    /// As [`stack_on`](Chunk::stack_on) with the state's tag at hand.
+    #[inline(always)]
+    pub fn seal_on(self, tag: u32, below: usize) {
         self.set_link(Link::Fd, below);
-        self.set_tag(self.expected(low, state) ^ self.keys.secret.seal(below));
+        self.set_tag(tag ^ self.keys.secret.seal(below));
     }
 
     /// Two words for the chunk at the head of a stack that travels as a whole: what is below

@@ -101,6 +101,8 @@ pub enum Found {
     Chunk(usize, Option<State>),
     /// The address is this many bytes into the payload of a chunk of this size.
     Inside(usize, usize),
+    /// On the way to it lies a chunk, with this payload address, whose head is not genuine.
+    Damage(usize),
     /// It is in no chunk that can be found.
     Nothing,
 }
@@ -318,7 +320,8 @@ impl<O: Os + 'static> Heap<O> {
             }
             let size = match state {
                 Some(State::Top) => return Found::Inside(payload - addr - HEADER, self.top_size),
-                Some(State::Fence | State::Retired) | None => return Found::Nothing,
+                Some(State::Fence) => return Found::Nothing,
+                Some(State::Retired) | None => return Found::Damage(chunk.payload()),
                 Some(_) => chunk.size(),
             };
             if payload < addr + size + HEADER {

@@ -105,6 +105,13 @@ impl Reserved {
     }
 }
 
+impl<O: Os + 'static> Heap<O> {
+    /// Says where memory is to come from: once, before the first request.
+    pub fn set_growth(&mut self, growth: Growth) {
+        self.growth = growth;
+    }
+}
+
 /// New memory for top.
 struct Grant {
     start: usize,

@@ -3,7 +3,7 @@
 
 use super::{Exposed, Os, OsError, Prot, page_size};
 use crate::sync::overlay::{AtomicU64, Ordering};
-use rustix::mm::{Advice, MapFlags, MprotectFlags, MremapFlags, ProtFlags};
+use super::call::system_call;
 
 /// The names of the calls that [`Kernel::calls`] counts, in its order.
 pub const CALLS: [&str; 6] = ["brk", "mmap", "munmap", "mremap", "mprotect", "madvise"];
@@ -50,10 +50,6 @@ impl Default for Kernel {
     }
 }
 
-fn code(error: rustix::io::Errno) -> OsError {
-    OsError(error.raw_os_error())
-}
-
 // SAFETY: anonymous private mappings are fresh zero memory of their own; their provenance is
 // exposed when they are made, so `Exposed` may reach them. The break is the kernel's too.
 unsafe impl Os for Kernel {
@@ -77,14 +73,10 @@ unsafe impl Os for Kernel {
 
     unsafe fn set_break(&self, to: usize) -> Result<(), OsError> {
         self.count(Call::Brk);
-        // SAFETY: errno is this thread's own; it is put back because free() must keep it.
-        unsafe {
-            let errno = libc::__errno_location();
-            let before = *errno;
-            // SAFETY (brk): the caller owns the range that the break moves over.
-            libc::brk(core::ptr::without_provenance_mut(to));
-            *errno = before;
-        }
+        super::call::keeping_errno(|| {
+            // SAFETY: the caller owns the range that the break moves over.
+            unsafe { libc::brk(core::ptr::without_provenance_mut(to)) }
+        });
         // The return value is not to be trusted (glibc reports success for some refusals).
         if self.program_break() == to {
             Ok(())
@@ -95,60 +87,55 @@ unsafe impl Os for Kernel {
 
     fn map(&self, hint: usize, len: usize, prot: Prot) -> Result<usize, OsError> {
         self.count(Call::Map);
-        let (prot, flags) = match prot {
-            Prot::None => (ProtFlags::empty(), MapFlags::PRIVATE | MapFlags::NORESERVE),
-            Prot::ReadWrite => (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE),
+        let anonymous = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        let flags = match prot {
+            Prot::None => anonymous | libc::MAP_NORESERVE,
+            Prot::ReadWrite => anonymous,
         };
         // SAFETY: without MAP_FIXED the kernel chooses a range that nobody uses.
         let mapped = unsafe {
-            rustix::mm::mmap_anonymous(core::ptr::without_provenance_mut(hint), len, prot, flags)
+            system_call(MMAP, [hint, len, bits(prot), flags as usize, usize::MAX, 0])?
         };
-        mapped.map(|p| p.expose_provenance()).map_err(code)
+        // The kernel made this memory: from here on it may be reached by its address.
+        Ok(core::ptr::without_provenance_mut::<u8>(mapped).expose_provenance())
     }
 
     unsafe fn unmap(&self, addr: usize, len: usize) -> Result<(), OsError> {
         self.count(Call::Unmap);
         // SAFETY: the caller owns the range and nobody uses it.
-        unsafe { rustix::mm::munmap(core::ptr::with_exposed_provenance_mut(addr), len) }
-            .map_err(code)
+        unsafe { system_call(libc::SYS_munmap, [addr, len, 0, 0, 0, 0]) }.map(drop)
     }
 
     unsafe fn remap(&self, addr: usize, old: usize, new: usize) -> Result<usize, OsError> {
         self.count(Call::Remap);
+        let flags = libc::MREMAP_MAYMOVE as usize;
         // SAFETY: the caller owns exactly this mapping.
-        unsafe {
-            rustix::mm::mremap(
-                core::ptr::with_exposed_provenance_mut(addr),
-                old,
-                new,
-                MremapFlags::MAYMOVE,
-            )
-        }
-        .map(|p| p.expose_provenance())
-        .map_err(code)
+        unsafe { system_call(libc::SYS_mremap, [addr, old, new, flags, 0, 0]) }
     }
 
     unsafe fn protect(&self, addr: usize, len: usize, prot: Prot) -> Result<(), OsError> {
         self.count(Call::Protect);
-        let flags = match prot {
-            Prot::None => MprotectFlags::empty(),
-            Prot::ReadWrite => MprotectFlags::READ | MprotectFlags::WRITE,
-        };
         // SAFETY: the caller owns the range.
-        unsafe { rustix::mm::mprotect(core::ptr::with_exposed_provenance_mut(addr), len, flags) }
-            .map_err(code)
+        unsafe { system_call(libc::SYS_mprotect, [addr, len, bits(prot), 0, 0, 0]) }.map(drop)
     }
 
     unsafe fn discard(&self, addr: usize, len: usize) -> Result<(), OsError> {
         self.count(Call::Advise);
+        let advice = libc::MADV_DONTNEED as usize;
         // SAFETY: the caller owns the range and nobody needs its contents.
-        unsafe {
-            rustix::mm::madvise(
-                core::ptr::with_exposed_provenance_mut(addr),
-                len,
-                Advice::LinuxDontNeed,
-            )
-        }
-        .map_err(code)
+        unsafe { system_call(libc::SYS_madvise, [addr, len, advice, 0, 0, 0]) }.map(drop)
+    }
+}
+
+/// The mapping call; the one that counts its offset in pages where the other does not exist.
+#[cfg(not(any(target_arch = "x86", target_arch = "arm")))]
+const MMAP: libc::c_long = libc::SYS_mmap;
+#[cfg(any(target_arch = "x86", target_arch = "arm"))]
+const MMAP: libc::c_long = libc::SYS_mmap2;
+
+const fn bits(prot: Prot) -> usize {
+    match prot {
+        Prot::None => libc::PROT_NONE as usize,
+        Prot::ReadWrite => (libc::PROT_READ | libc::PROT_WRITE) as usize,
     }
 }

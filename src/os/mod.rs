@@ -16,6 +16,7 @@
 //! [`Kernel`] is the real thing, [`Flaky`] makes the n-th call fail.
 #![allow(unsafe_code)] // Mapping and unmapping memory cannot be checked by the compiler.
 
+mod call;
 mod extents;
 mod flaky;
 mod kernel;
@@ -26,14 +27,16 @@ pub use extents::{Extents, GRANULE, OWNERS};
 pub use flaky::Flaky;
 pub use kernel::{CALLS, Kernel};
 pub use pages::PageVec;
-pub use process::{ForkPage, available_cpus, environment, is_secure, page_size, random_words};
+pub use process::{
+    ForkPage, available_cpus, environment, is_secure, page_size, random_words, yield_now,
+};
 
 /// Turns addresses inside the memory that an [`Os`] hands out into pointers: the only place
 /// where an integer becomes a pointer.
 ///
 /// `free` is given a pointer that the compiler may believe to reach no further than the user's
 /// object; the head before it must be reached through the region's own provenance.
-pub trait Region: Copy {
+pub trait Region: Copy + core::fmt::Debug {
     /// The pointer to address `addr` with the provenance of the whole region.
     fn at(self, addr: usize) -> *mut u8;
 }

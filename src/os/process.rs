@@ -2,6 +2,7 @@
 //! whether we are still the same process.
 #![allow(unsafe_code)] // Foreign functions and the environment block.
 
+use super::call::system_call;
 use super::{Os, OsError, Prot, Region};
 use crate::sync::overlay::{AtomicU32, AtomicUsize, Ordering};
 use core::ffi::c_char;
@@ -46,10 +47,20 @@ pub fn environment() -> *const *const c_char {
 /// How many CPUs the process may run on; at least 1.
 #[must_use]
 pub fn available_cpus() -> usize {
-    match rustix::thread::sched_getaffinity(None) {
-        Ok(set) => (set.count() as usize).max(1),
+    let mut mask = [0u64; 128];
+    let args = [0, size_of_val(&mask), mask.as_mut_ptr().addr(), 0, 0, 0];
+    mask.as_mut_ptr().expose_provenance();
+    // SAFETY: the kernel writes at most the given number of bytes into the mask.
+    match unsafe { system_call(libc::SYS_sched_getaffinity, args) } {
+        Ok(_) => mask.iter().map(|word| word.count_ones() as usize).sum::<usize>().max(1),
         Err(_) => 1,
     }
+}
+
+/// Lets another thread run.
+pub fn yield_now() {
+    // SAFETY: sched_yield takes nothing.
+    let _ = unsafe { system_call(libc::SYS_sched_yield, [0; 6]) };
 }
 
 /// Four words that an attacker cannot know: from getrandom(2), mixed with the kernel's
@@ -57,15 +68,10 @@ pub fn available_cpus() -> usize {
 #[must_use]
 pub fn random_words() -> [u64; 4] {
     let mut words = [0u64; 4];
+    let at = words.as_mut_ptr().expose_provenance();
+    let args = [at, size_of_val(&words), libc::GRND_NONBLOCK as usize, 0, 0, 0];
     // SAFETY: the buffer is ours and of the length given. Failure leaves zeros, mixed below.
-    unsafe {
-        libc::syscall(
-            libc::SYS_getrandom,
-            words.as_mut_ptr(),
-            size_of_val(&words),
-            libc::GRND_NONBLOCK,
-        )
-    };
+    let _ = unsafe { system_call(libc::SYS_getrandom, args) };
     // SAFETY: getauxval only reads the auxiliary vector.
     let at = unsafe { libc::getauxval(libc::AT_RANDOM) } as usize;
     if at != 0 {
@@ -124,14 +130,8 @@ impl ForkPage {
         self.word(os, page).store(Self::READY, Ordering::Relaxed);
         self.page.store(page, Ordering::Release);
         // SAFETY: the page is ours; the advice changes only what a child finds in it.
-        let wiped = unsafe {
-            rustix::mm::madvise(
-                os.region().at(page).cast(),
-                os.page_size(),
-                rustix::mm::Advice::LinuxWipeOnFork,
-            )
-        };
-        wiped.map_err(|error| OsError(error.raw_os_error()))
+        let args = [page, os.page_size(), libc::MADV_WIPEONFORK as usize, 0, 0, 0];
+        unsafe { system_call(libc::SYS_madvise, args) }.map(drop)
     }
 
     fn word<'a, O: Os>(&'a self, os: &O, page: usize) -> &'a AtomicU32 {

@@ -91,21 +91,32 @@ fn spin() {
     core::hint::spin_loop();
 }
 
+/// A futex call on a word of this process. An interrupted or refused wait only makes the caller
+/// look at the word again, so its result is of no interest; errno stays as it was.
+#[cfg(not(loom))]
+#[cold]
+#[allow(unsafe_code)] // A system call.
+fn futex(word: &AtomicU32, operation: libc::c_int, value: u32) {
+    let forever = core::ptr::null::<libc::timespec>();
+    // SAFETY: the word outlives the call; the kernel only compares it. errno is this thread's.
+    unsafe {
+        let errno = libc::__errno_location();
+        let before = *errno;
+        let operation = operation | libc::FUTEX_PRIVATE_FLAG;
+        libc::syscall(libc::SYS_futex, word.as_ptr(), operation, value, forever);
+        *errno = before;
+    }
+}
+
 #[cfg(not(loom))]
 fn wait(word: &AtomicU32, expected: u32) {
-    // An interrupted or refused wait only makes the caller look at the word again.
-    let _ = rustix::thread::futex::wait(
-        word,
-        rustix::thread::futex::Flags::PRIVATE,
-        expected,
-        None,
-    );
+    futex(word, libc::FUTEX_WAIT, expected);
 }
 
 #[cfg(not(loom))]
 #[cold]
 fn wake_one(word: &AtomicU32) {
-    let _ = rustix::thread::futex::wake(word, rustix::thread::futex::Flags::PRIVATE, 1);
+    futex(word, libc::FUTEX_WAKE, 1);
 }
 
 #[cfg(loom)]

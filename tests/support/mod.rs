@@ -1,9 +1,17 @@
-//! What several test files share: the built artefacts and child processes.
+//! What several test files share: the built artefacts, small C programs, and
+//! child processes under a watchdog.
 #![allow(dead_code)]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+
+mod compile;
+mod run;
+
+pub use compile::compile_c;
+#[allow(unused_imports)]
+pub use run::{Outcome, Run, kill_group, program};
 
 /// The directory that cargo builds into.
 pub fn target_dir() -> PathBuf {

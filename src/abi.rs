@@ -1,0 +1,301 @@
+//! Layer 9: what C and C++ expect of an allocator, as ordinary Rust functions over [`front`].
+//!
+//! Here live errno, overflow, the zero sizes and the rules about alignments; symbol names do
+//! not. The functions are for a library that *replaces* the process's malloc: the main arena
+//! uses the program break, which nobody else's malloc may then be moving.
+//!
+//! Common to all of them: no request beyond `PTRDIFF_MAX` bytes succeeds; every block is aligned
+//! to 16 bytes at least; errno changes only where that is said. Nothing calls an exported C
+//! allocation function, formats through `core::fmt`, or panics.
+#![allow(unsafe_code)] // errno, and the contracts about pointers that C callers have to keep.
+
+#[cfg(all(
+    any(target_arch = "x86_64", target_arch = "aarch64"),
+    target_pointer_width = "64"
+))]
+pub mod cxx;
+mod info;
+
+use core::ffi::{c_int, c_void};
+use core::ptr;
+
+pub use info::{MallInfo, MallInfo2, mallinfo, mallinfo2, malloc_info, malloc_stats};
+
+use crate::config::{Key, TUNABLES};
+use crate::front::{self, Source};
+use crate::size::ALIGN;
+
+const PTRDIFF_MAX: usize = isize::MAX as usize;
+
+/// Prepares the allocator of a process whose malloc this is. Idempotent; every function that
+/// may be a process's first call does it by itself.
+#[inline]
+pub fn start() {
+    front::init(Source::ProgramBreak);
+}
+
+/// Sets errno and fails.
+#[cold]
+fn fail(error: c_int) -> *mut c_void {
+    set_errno(error);
+    ptr::null_mut()
+}
+
+fn set_errno(error: c_int) {
+    // SAFETY: the C library's answer is the calling thread's own errno, always valid.
+    unsafe { *libc::__errno_location() = error }
+}
+
+/// The block, or NULL with ENOMEM.
+#[inline(always)]
+fn or_no_memory(block: *mut u8) -> *mut c_void {
+    if block.is_null() {
+        return fail(libc::ENOMEM);
+    }
+    block.cast()
+}
+
+/// Allocates `size` bytes. `malloc(0)` is a block of its own that can be freed.
+///
+/// # Errors
+/// NULL with ENOMEM if there is no memory or `size` exceeds `PTRDIFF_MAX`.
+#[inline]
+#[must_use]
+pub fn malloc(size: usize) -> *mut c_void {
+    let hit = front::cached(size);
+    if hit.is_null() { malloc_slow(size) } else { hit.cast() }
+}
+
+#[cold]
+#[inline(never)]
+fn malloc_slow(size: usize) -> *mut c_void {
+    start();
+    or_no_memory(front::malloc(size))
+}
+
+/// Frees a block; NULL does nothing. errno is kept.
+///
+/// # Safety
+/// `block` is NULL or a block of this allocator that is in use, and is not used afterwards.
+#[inline]
+pub unsafe fn free(block: *mut c_void) {
+    // SAFETY: the same contract.
+    unsafe { front::free(block.cast()) }
+}
+
+/// Allocates an array of `count` elements of `size` bytes, all zero.
+///
+/// # Errors
+/// NULL with ENOMEM if there is no memory or the product overflows.
+#[inline]
+#[must_use]
+pub fn calloc(count: usize, size: usize) -> *mut c_void {
+    start();
+    match count.checked_mul(size) {
+        Some(bytes) => or_no_memory(front::calloc(bytes)),
+        None => fail(libc::ENOMEM),
+    }
+}
+
+/// Changes the size of a block, moving it if need be. NULL is allocated anew; size 0 frees the
+/// block, keeps errno and returns NULL.
+///
+/// # Errors
+/// NULL with ENOMEM if there is no memory; the block is then as it was.
+///
+/// # Safety
+/// As for [`free`], unless the call fails: then the block stays in use.
+#[inline]
+#[must_use]
+pub unsafe fn realloc(block: *mut c_void, size: usize) -> *mut c_void {
+    if block.is_null() {
+        return malloc(size);
+    }
+    if size == 0 {
+        // SAFETY: the same contract.
+        unsafe { front::free(block.cast()) };
+        return ptr::null_mut();
+    }
+    // SAFETY: the block is not null, the rest is the caller's promise.
+    or_no_memory(unsafe { front::realloc(block.cast(), size) })
+}
+
+/// [`realloc`] to `count` elements of `size` bytes.
+///
+/// # Errors
+/// As `realloc`, and also if the product overflows.
+///
+/// # Safety
+/// As for [`realloc`].
+#[inline]
+#[must_use]
+pub unsafe fn reallocarray(block: *mut c_void, count: usize, size: usize) -> *mut c_void {
+    match count.checked_mul(size) {
+        // SAFETY: the same contract.
+        Some(bytes) => unsafe { realloc(block, bytes) },
+        None => fail(libc::ENOMEM),
+    }
+}
+
+/// Allocates with an alignment that is a power of two; null if that cannot be.
+fn aligned(align: usize, size: usize) -> *mut u8 {
+    start();
+    if align <= ALIGN {
+        return front::malloc(size);
+    }
+    // A block that begins inside what is addressable but whose slack does not.
+    if size.checked_add(align).is_none_or(|sum| sum > PTRDIFF_MAX) {
+        return ptr::null_mut();
+    }
+    front::memalign(align, size)
+}
+
+/// Allocates `size` bytes at a multiple of `align`, which is rounded up to a power of two.
+///
+/// # Errors
+/// NULL with EINVAL if no power of two is large enough, with ENOMEM if there is no memory.
+#[must_use]
+pub fn memalign(align: usize, size: usize) -> *mut c_void {
+    match align.checked_next_power_of_two() {
+        Some(align) => or_no_memory(aligned(align, size)),
+        None => fail(libc::EINVAL),
+    }
+}
+
+/// Allocates `size` bytes at a multiple of `align`; `size` need not be one.
+///
+/// # Errors
+/// NULL with EINVAL if `align` is no power of two, with ENOMEM if there is no memory.
+#[must_use]
+pub fn aligned_alloc(align: usize, size: usize) -> *mut c_void {
+    if !align.is_power_of_two() {
+        return fail(libc::EINVAL);
+    }
+    or_no_memory(aligned(align, size))
+}
+
+/// Allocates `size` bytes at a multiple of `align` and stores the block's address in `*result`.
+/// Returns 0, or the error with `*result` as it was; errno is kept.
+///
+/// # Errors
+/// EINVAL if `align` is no power of two or no multiple of the size of a pointer, ENOMEM if there
+/// is no memory.
+///
+/// # Safety
+/// `result` can be written.
+#[must_use]
+pub unsafe fn posix_memalign(result: *mut *mut c_void, align: usize, size: usize) -> c_int {
+    if !align.is_power_of_two() || align < size_of::<*mut c_void>() {
+        return libc::EINVAL;
+    }
+    let block = aligned(align, size);
+    if block.is_null() {
+        return libc::ENOMEM;
+    }
+    // SAFETY: the caller promises it.
+    unsafe { *result = block.cast() };
+    0
+}
+
+/// Bytes of a page. It is the running kernel's: the same program meets several.
+fn page_size() -> usize {
+    // SAFETY: sysconf(3) of this name reads a constant of the C library's.
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(bytes).unwrap_or(4096)
+}
+
+/// Allocates `size` bytes at the beginning of a page.
+///
+/// # Errors
+/// NULL with ENOMEM if there is no memory.
+#[must_use]
+pub fn valloc(size: usize) -> *mut c_void {
+    or_no_memory(aligned(page_size(), size))
+}
+
+/// Allocates whole pages, as many as `size` bytes need.
+///
+/// # Errors
+/// NULL with ENOMEM if there is no memory.
+#[must_use]
+pub fn pvalloc(size: usize) -> *mut c_void {
+    let page = page_size();
+    match size.checked_next_multiple_of(page) {
+        Some(bytes) => or_no_memory(aligned(page, bytes)),
+        None => fail(libc::ENOMEM),
+    }
+}
+
+/// How many bytes of a block may be used, at least what was asked for; 0 for NULL. The answer
+/// is the same for as long as the block is neither freed nor reallocated.
+///
+/// # Safety
+/// `block` is NULL or a block of this allocator that is in use.
+#[inline]
+#[must_use]
+pub unsafe fn malloc_usable_size(block: *mut c_void) -> usize {
+    // SAFETY: the same contract.
+    unsafe { front::usable_size(block.cast()) }
+}
+
+/// [`free`] for a caller who knows the size asked for (C23). The chunk knows it better.
+///
+/// # Safety
+/// As for [`free`].
+#[inline]
+pub unsafe fn free_sized(block: *mut c_void, _size: usize) {
+    // SAFETY: the same contract.
+    unsafe { free(block) }
+}
+
+/// [`free`] for a caller who knows the alignment and size asked for (C23).
+///
+/// # Safety
+/// As for [`free`].
+#[inline]
+pub unsafe fn free_aligned_sized(block: *mut c_void, _align: usize, _size: usize) {
+    // SAFETY: the same contract.
+    unsafe { free(block) }
+}
+
+/// Sets a tunable of [`TUNABLES`] that has a `mallopt` constant. Returns 1, or 0 if there is no
+/// such tunable or the value is out of its range. The three constants of SVID that no ptmalloc
+/// has ever obeyed (`M_NLBLKS`, `M_GRAIN`, `M_KEEP`) are accepted.
+pub fn mallopt(parameter: c_int, value: c_int) -> c_int {
+    start();
+    if matches!(parameter, 2..=4) {
+        return 1;
+    }
+    for tunable in &TUNABLES {
+        if tunable
+            .mallopt
+            .is_some_and(|(_, constant)| constant == parameter)
+        {
+            let number = match tunable.key {
+                // Only the low byte can be written to memory.
+                Key::Perturb => value as usize & 0xff,
+                // "At most -1 mappings" can only mean none.
+                Key::MmapMax => value.max(0) as usize,
+                // Sign extended: a threshold of -1 is one that is never reached.
+                _ => value as isize as usize,
+            };
+            return c_int::from(front::settings().set(tunable.key, number));
+        }
+    }
+    0
+}
+
+/// Gives back all free memory that can be given back, but for `pad` bytes at top. Returns 1 if
+/// that was any, otherwise 0.
+pub fn malloc_trim(pad: usize) -> c_int {
+    start();
+    c_int::from(front::trim(pad))
+}
+
+/// What is left to do when a process exits whose malloc this is: to print the statistics, if
+/// the user asked for them. Freed memory stays; others still allocate and free after this.
+pub fn finish() {
+    if front::settings().get(Key::Stats) != 0 {
+        front::exit_report();
+    }
+}
