@@ -63,7 +63,11 @@ fn or_no_memory(block: *mut u8) -> *mut c_void {
 #[must_use]
 pub fn malloc(size: usize) -> *mut c_void {
     let hit = front::cached(size);
-    if hit.is_null() { malloc_slow(size) } else { hit.cast() }
+    if hit.is_null() {
+        malloc_slow(size)
+    } else {
+        hit.cast()
+    }
 }
 
 #[cold]

@@ -21,8 +21,11 @@ use core::ffi::c_void;
 static KERNEL: Kernel = Kernel::new();
 static SETTINGS: Settings = Settings::new();
 static EXTENTS: Extents = Extents::new();
-static KEYS: Keys<Exposed> =
-    Keys { region: Exposed, secret: Secret::new([0; 4]), extents: &EXTENTS };
+static KEYS: Keys<Exposed> = Keys {
+    region: Exposed,
+    secret: Secret::new([0; 4]),
+    extents: &EXTENTS,
+};
 static SHARED: Shared<&'static Kernel> = Shared::new(&KERNEL, &KEYS, &SETTINGS);
 static CACHES: Caches = Caches::new();
 /// Where threads point that have ended.
@@ -37,7 +40,11 @@ const STARTING: u32 = 1;
 const YES: u32 = 2;
 
 /// Address space that a reserved main arena asks for, and the least that it takes.
-const RESERVATION: usize = if usize::BITS == 64 { 64 << 30 } else { 256 << 20 };
+const RESERVATION: usize = if usize::BITS == 64 {
+    64 << 30
+} else {
+    256 << 20
+};
 const LEAST_RESERVATION: usize = 1 << 20;
 
 struct Ended(UnsafeCell<Cache>);
@@ -103,7 +110,11 @@ pub unsafe fn free(p: *mut u8) {
 #[must_use]
 pub fn malloc(size: usize) -> *mut u8 {
     let hit = cached(size);
-    if hit.is_null() { malloc_slow(size) } else { hit }
+    if hit.is_null() {
+        malloc_slow(size)
+    } else {
+        hit
+    }
 }
 
 /// As [`malloc`], all zero.
@@ -126,7 +137,10 @@ struct Served {
 }
 
 impl Served {
-    const NONE: Served = Served { payload: 0, dirty: 0 };
+    const NONE: Served = Served {
+        payload: 0,
+        dirty: 0,
+    };
 }
 
 #[cold]
@@ -169,7 +183,10 @@ fn serve(size: usize) -> Served {
         // SAFETY: not direct, so it is this thread's alone.
         let payload = unsafe { (*cache).refill(&SHARED, class_of(chunk_size)) };
         if payload != 0 {
-            return Served { payload, dirty: usize::MAX };
+            return Served {
+                payload,
+                dirty: usize::MAX,
+            };
         }
     }
     DIRECT_MALLOCS.fetch_add(1, Ordering::Relaxed);
@@ -180,15 +197,25 @@ fn serve(size: usize) -> Served {
             chunk.mark(chunk.low(), State::Used);
             let payload = chunk.payload();
             // A stacked chunk's link lies in its first word.
-            return Served { payload, dirty: zero_from.saturating_sub(payload).max(8) };
+            return Served {
+                payload,
+                dirty: zero_from.saturating_sub(payload).max(8),
+            };
         }
     }
-    if mappable { serve_mapped(size, Native::ALIGN) } else { Served::NONE }
+    if mappable {
+        serve_mapped(size, Native::ALIGN)
+    } else {
+        Served::NONE
+    }
 }
 
 fn serve_mapped(size: usize, align: usize) -> Served {
     match SHARED.maps.allocate(SHARED.os(), &KEYS, size, align) {
-        Some(mapped) => Served { payload: mapped.payload, dirty: mapped.dirty },
+        Some(mapped) => Served {
+            payload: mapped.payload,
+            dirty: mapped.dirty,
+        },
         None => Served::NONE,
     }
 }
@@ -225,7 +252,11 @@ fn serve_aligned(align: usize, size: usize) -> Served {
     let Some(mut chunk_size) = Native::chunk_size(size) else {
         return Served::NONE;
     };
-    if size.checked_add(align).and_then(Native::chunk_size).is_none() {
+    if size
+        .checked_add(align)
+        .and_then(Native::chunk_size)
+        .is_none()
+    {
         return Served::NONE;
     }
     let mappable = SHARED.maps.may_map(&SETTINGS);
@@ -243,7 +274,10 @@ fn serve_aligned(align: usize, size: usize) -> Served {
     let (_, arena) = unsafe { Cache::route(cache) };
     DIRECT_MALLOCS.fetch_add(1, Ordering::Relaxed);
     match SHARED.aligned(arena, align, chunk_size) {
-        Some(chunk) => Served { payload: chunk.payload(), dirty: usize::MAX },
+        Some(chunk) => Served {
+            payload: chunk.payload(),
+            dirty: usize::MAX,
+        },
         None if mappable => serve_mapped(size, align),
         None => Served::NONE,
     }
@@ -312,7 +346,10 @@ fn read_environment() {
 
 #[cold]
 fn start(source: Source) {
-    if STARTED.compare_exchange(NO, STARTING, Ordering::Acquire, Ordering::Acquire).is_err() {
+    if STARTED
+        .compare_exchange(NO, STARTING, Ordering::Acquire, Ordering::Acquire)
+        .is_err()
+    {
         while STARTED.load(Ordering::Acquire) != YES {
             os::yield_now();
         }
@@ -456,7 +493,11 @@ pub unsafe fn realloc(p: *mut u8, size: usize) -> *mut u8 {
 #[inline]
 fn fits(chunk: KernelChunk, old: usize, wanted: usize) -> bool {
     let largest = class_size(crate::size::CLASSES - 1);
-    let target = if wanted <= largest { class_size(class_of(wanted)) } else { wanted };
+    let target = if wanted <= largest {
+        class_size(class_of(wanted))
+    } else {
+        wanted
+    };
     if target <= old {
         // Small chunks move to a smaller class when half is unused; of large ones the tail is
         // cut off when that is an eighth at least.
@@ -484,7 +525,11 @@ fn perturb(payload: usize, len: usize, freed: bool) {
     let byte = SETTINGS.get(Key::Perturb) as u8;
     if byte != 0 && payload != 0 {
         // SAFETY: the block has that many bytes and is not in use yet, or no more.
-        unsafe { KEYS.region.at(payload).write_bytes(if freed { byte } else { !byte }, len) };
+        unsafe {
+            KEYS.region
+                .at(payload)
+                .write_bytes(if freed { byte } else { !byte }, len)
+        };
     }
 }
 
@@ -495,15 +540,28 @@ fn misuse(call: Call, addr: usize) -> ! {
     enter();
     let released = |size: usize| {
         if call == Call::Free {
-            Misuse::DoubleFree { address: addr, size }
+            Misuse::DoubleFree {
+                address: addr,
+                size,
+            }
         } else {
-            Misuse::UseAfterFree { call, address: addr, size }
+            Misuse::UseAfterFree {
+                call,
+                address: addr,
+                size,
+            }
         }
     };
     if EXTENTS.holds(addr) {
         // SAFETY: the address is aligned and lies in heap memory.
         let chunk = unsafe { KEYS.chunk(addr - HEADER) };
-        let freed = [State::Cached, State::Fast, State::Unsorted, State::Binned, State::Retired];
+        let freed = [
+            State::Cached,
+            State::Fast,
+            State::Unsorted,
+            State::Binned,
+            State::Retired,
+        ];
         if freed.into_iter().any(|state| chunk.is(state)) {
             abort(released(Native::usable(chunk.size())));
         }
@@ -520,7 +578,12 @@ fn misuse(call: Call, addr: usize) -> ! {
         match found {
             Found::Inside(offset, size) => {
                 let size = Native::usable(size);
-                abort(Misuse::InsideChunk { call, address: addr, offset, size });
+                abort(Misuse::InsideChunk {
+                    call,
+                    address: addr,
+                    offset,
+                    size,
+                });
             }
             Found::Chunk(..) => abort(Misuse::CorruptHead { address: addr }),
             Found::Damage(address) => abort(Misuse::CorruptHead { address }),
@@ -534,9 +597,17 @@ fn misuse(call: Call, addr: usize) -> ! {
     if let Some((payload, len)) = SHARED.maps.containing(os, addr) {
         let size = crate::arena::Maps::usable(os, payload, len);
         let offset = addr.wrapping_sub(payload);
-        abort(Misuse::InsideChunk { call, address: addr, offset, size });
+        abort(Misuse::InsideChunk {
+            call,
+            address: addr,
+            offset,
+            size,
+        });
     }
-    abort(Misuse::Foreign { call, address: addr })
+    abort(Misuse::Foreign {
+        call,
+        address: addr,
+    })
 }
 
 /// Gives back to the system all that is free, keeping `pad` bytes at each top. `true` if
@@ -594,7 +665,9 @@ pub fn snapshot() -> Snapshot {
 #[must_use]
 pub fn arena_snapshot(index: usize) -> Option<ArenaSnapshot> {
     enter();
-    SHARED.lock(index).map(|heap| ArenaSnapshot::new(index, &heap.totals()))
+    SHARED
+        .lock(index)
+        .map(|heap| ArenaSnapshot::new(index, &heap.totals()))
 }
 
 /// Prints the statistics to standard error if `FENCEPOST_STATS` asks for them: at exit.

@@ -28,7 +28,9 @@ impl Fencepost {
     /// same process and moves the program break, which cannot be shared safely.
     #[must_use]
     pub const fn new() -> Fencepost {
-        Fencepost { program_break: false }
+        Fencepost {
+            program_break: false,
+        }
     }
 
     /// The allocator, whose main arena grows by the program break.
@@ -46,7 +48,9 @@ impl Fencepost {
     /// ```
     #[must_use]
     pub const fn with_program_break() -> Fencepost {
-        Fencepost { program_break: true }
+        Fencepost {
+            program_break: true,
+        }
     }
 
     /// All counters of the process's allocator, now.
@@ -72,7 +76,11 @@ impl Fencepost {
 
     #[inline(always)]
     fn start(self) {
-        front::init(if self.program_break { Source::ProgramBreak } else { Source::Reserved });
+        front::init(if self.program_break {
+            Source::ProgramBreak
+        } else {
+            Source::Reserved
+        });
     }
 
     #[cold]

@@ -48,7 +48,11 @@ impl Line {
         let digits = ((usize::BITS - number.leading_zeros()).div_ceil(4)).max(1);
         for digit in (0..digits).rev() {
             let nibble = ((number >> (4 * digit)) & 15) as u8;
-            self.push(if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 });
+            self.push(if nibble < 10 {
+                b'0' + nibble
+            } else {
+                b'a' + nibble - 10
+            });
         }
         self
     }
@@ -183,17 +187,39 @@ impl Misuse {
                 line.text("double free: ").hex(address);
                 line.text(" (").decimal(size as u64).text(" bytes)");
             }
-            Misuse::UseAfterFree { call, address, size } => {
-                line.text("invalid ").text(call.name()).text(": ").hex(address);
-                line.text(" was freed before (").decimal(size as u64).text(" bytes)");
+            Misuse::UseAfterFree {
+                call,
+                address,
+                size,
+            } => {
+                line.text("invalid ")
+                    .text(call.name())
+                    .text(": ")
+                    .hex(address);
+                line.text(" was freed before (")
+                    .decimal(size as u64)
+                    .text(" bytes)");
             }
-            Misuse::InsideChunk { call, address, offset, size } => {
-                line.text("invalid ").text(call.name()).text(": ").hex(address);
+            Misuse::InsideChunk {
+                call,
+                address,
+                offset,
+                size,
+            } => {
+                line.text("invalid ")
+                    .text(call.name())
+                    .text(": ")
+                    .hex(address);
                 line.text(" is inside a chunk (").decimal(offset as u64);
-                line.text(" bytes into a block of ").decimal(size as u64).text(" bytes)");
+                line.text(" bytes into a block of ")
+                    .decimal(size as u64)
+                    .text(" bytes)");
             }
             Misuse::Foreign { call, address } => {
-                line.text("invalid ").text(call.name()).text(": ").hex(address);
+                line.text("invalid ")
+                    .text(call.name())
+                    .text(": ")
+                    .hex(address);
                 line.text(" was not allocated here");
             }
             Misuse::CorruptHead { address } => {

@@ -96,12 +96,20 @@ impl Snapshot {
         let mut row = |name: &str, numbers: &[(u64, &str)]| {
             line.text("  ").column(name, 18);
             for (i, (number, unit)) in numbers.iter().enumerate() {
-                line.text(if i == 0 { "" } else { ", " }).decimal(*number).text(unit);
+                line.text(if i == 0 { "" } else { ", " })
+                    .decimal(*number)
+                    .text(unit);
             }
             line.write_to(fd);
         };
-        row("calls", &[(self.mallocs, " mallocs"), (self.frees, " frees")]);
-        row("bytes", &[(self.live_bytes, " live"), (self.peak_bytes, " at peak")]);
+        row(
+            "calls",
+            &[(self.mallocs, " mallocs"), (self.frees, " frees")],
+        );
+        row(
+            "bytes",
+            &[(self.live_bytes, " live"), (self.peak_bytes, " at peak")],
+        );
         row("cached", &[(self.cached_bytes, " bytes")]);
         row("arenas", &[(self.arenas, "")]);
         row("threads", &[(self.threads, "")]);
@@ -124,7 +132,10 @@ impl Snapshot {
             ("small bins", self.small),
             ("large bins", self.large),
         ] {
-            row(name, &[(totals.chunks, " chunks"), (totals.bytes, " bytes")]);
+            row(
+                name,
+                &[(totals.chunks, " chunks"), (totals.bytes, " bytes")],
+            );
         }
         row("top", &[(self.top_bytes, " bytes")]);
         for (rung, served) in RUNGS.iter().zip(self.rungs) {

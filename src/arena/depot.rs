@@ -70,7 +70,13 @@ impl Depot {
     #[must_use]
     pub const fn new() -> Depot {
         Depot {
-            slots: [const { Slot(Mutex::new(Shelf { top: 0, magazines: 0, low: 0 })) }; CLASSES],
+            slots: [const {
+                Slot(Mutex::new(Shelf {
+                    top: 0,
+                    magazines: 0,
+                    low: 0,
+                }))
+            }; CLASSES],
             bytes: AtomicUsize::new(0),
         }
     }
@@ -81,7 +87,11 @@ impl Depot {
     pub fn new() -> Depot {
         Depot {
             slots: core::array::from_fn(|_| {
-                Slot(Mutex::new(Shelf { top: 0, magazines: 0, low: 0 }))
+                Slot(Mutex::new(Shelf {
+                    top: 0,
+                    magazines: 0,
+                    low: 0,
+                }))
             }),
             bytes: AtomicUsize::new(0),
         }
@@ -136,8 +146,12 @@ impl Depot {
         shelf.top = below;
         shelf.magazines -= 1;
         shelf.low = shelf.low.min(shelf.magazines);
-        self.bytes.fetch_sub(count * class_size(class), Ordering::Relaxed);
-        Some(Magazine { stack: Stack::from_top(top), count })
+        self.bytes
+            .fetch_sub(count * class_size(class), Ordering::Relaxed);
+        Some(Magazine {
+            stack: Stack::from_top(top),
+            count,
+        })
     }
 
     /// Takes a magazine that nobody needed since the last call of [`age`](Depot::age).
@@ -169,7 +183,11 @@ impl Depot {
                 unsafe {
                     slot.0.force_unlock();
                 }
-                *slot.0.lock() = Shelf { top: 0, magazines: 0, low: 0 };
+                *slot.0.lock() = Shelf {
+                    top: 0,
+                    magazines: 0,
+                    low: 0,
+                };
             }
         }
     }

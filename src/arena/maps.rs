@@ -37,8 +37,12 @@ struct Spares {
 }
 
 impl Spares {
-    const EMPTY: Spares =
-        Spares { list: [Spare { base: 0, len: 0 }; CACHED], count: 0, bytes: 0, old: 0 };
+    const EMPTY: Spares = Spares {
+        list: [Spare { base: 0, len: 0 }; CACHED],
+        count: 0,
+        bytes: 0,
+        old: 0,
+    };
 
     fn remove(&mut self, index: usize) -> Spare {
         let spare = self.list[index];
@@ -59,7 +63,11 @@ impl Spares {
     fn best(&self, len: usize) -> Option<usize> {
         let key = |i: &usize| {
             let have = self.list[*i].len;
-            if have >= len { (0, have) } else { (1, usize::MAX - have) }
+            if have >= len {
+                (0, have)
+            } else {
+                (1, usize::MAX - have)
+            }
         };
         (0..self.count).min_by_key(key)
     }
@@ -160,7 +168,10 @@ impl Maps {
             return None;
         }
         self.count_in(len);
-        Some(Mapped { payload, dirty: (base + dirty).saturating_sub(payload) })
+        Some(Mapped {
+            payload,
+            dirty: (base + dirty).saturating_sub(payload),
+        })
     }
 
     fn map<O: Os>(&self, os: &O, len: usize) -> Option<usize> {
@@ -218,7 +229,8 @@ impl Maps {
         if have > len + len / 8 {
             // SAFETY: the tail of a spare mapping.
             if unsafe { os.unmap(spare.base + len, have - len) }.is_ok() {
-                self.returned.fetch_add((have - len) as u64, Ordering::Relaxed);
+                self.returned
+                    .fetch_add((have - len) as u64, Ordering::Relaxed);
                 return Some((spare.base, len, len));
             }
         }

@@ -150,7 +150,8 @@ impl<O: Os + Copy + 'static> Shared<O> {
     /// Whether an arena was locked by a thread that does not exist in this process.
     #[inline]
     pub fn is_abandoned(&self, number: usize) -> bool {
-        self.arena(number).is_none_or(|arena| arena.abandoned.load(Ordering::Relaxed))
+        self.arena(number)
+            .is_none_or(|arena| arena.abandoned.load(Ordering::Relaxed))
     }
 
     fn arena(&self, number: usize) -> Option<&Arena<O>> {
@@ -178,7 +179,9 @@ impl<O: Os + Copy + 'static> Shared<O> {
 
     /// How many arenas there are.
     pub fn arenas(&self) -> usize {
-        (0..self.count.load(Ordering::Relaxed)).filter(|n| self.arena(*n).is_some()).count()
+        (0..self.count.load(Ordering::Relaxed))
+            .filter(|n| self.arena(*n).is_some())
+            .count()
     }
 
     /// One more than the highest number of an arena.
@@ -220,8 +223,7 @@ impl<O: Os + Copy + 'static> Shared<O> {
     /// As [`attach`](Shared::attach) for a thread whose arena was abandoned.
     pub fn choose(&self) -> usize {
         let (number, used) = self.least_used();
-        let wants_another =
-            used != 0 && self.count.load(Ordering::Relaxed) < self.arena_limit();
+        let wants_another = used != 0 && self.count.load(Ordering::Relaxed) < self.arena_limit();
         let number = match wants_another.then(|| self.make_arena()).flatten() {
             Some(made) => made,
             None => number,
@@ -251,10 +253,14 @@ impl<O: Os + Copy + 'static> Shared<O> {
     pub fn detach(&self, number: usize) {
         if let Some(arena) = self.arena(number) {
             let less = |n: u32| Some(n.saturating_sub(1));
-            let _ = arena.attached.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+            let _ = arena
+                .attached
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
         }
         let less = |n: usize| Some(n.saturating_sub(1));
-        let _ = self.threads.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        let _ = self
+            .threads
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
     #[cold]
@@ -268,7 +274,13 @@ impl<O: Os + Copy + 'static> Shared<O> {
             return None;
         };
         let arena: *mut Arena<O> = self.os.region().at(pages).cast();
-        let heap = Heap::new(self.os, self.keys, self.settings, number, Growth::Region(region));
+        let heap = Heap::new(
+            self.os,
+            self.keys,
+            self.settings,
+            number,
+            Growth::Region(region),
+        );
         // SAFETY: fresh pages of ours, large and aligned enough, not yet published.
         unsafe { arena.write(Arena::new(heap)) };
         slot.store(arena, Ordering::Release);
@@ -329,7 +341,11 @@ impl<O: Os + Copy + 'static> Shared<O> {
     /// The number of the arena that owns a chunk.
     #[inline]
     fn owner_of(&self, chunk: Chunk<'static, O::Region>) -> usize {
-        if chunk.low().in_arena() { self.keys.extents.owner(chunk.addr()) } else { 0 }
+        if chunk.low().in_arena() {
+            self.keys.extents.owner(chunk.addr())
+        } else {
+            0
+        }
     }
 
     /// Sends a stack of cached chunks home to the arenas that own them.
@@ -346,7 +362,9 @@ impl<O: Os + Copy + 'static> Shared<O> {
         while let Some(chunk) = stack.pop(self.keys, State::Cached) {
             let owner = self.owner_of(chunk);
             if held.as_ref().is_none_or(|(number, ..)| *number != owner) {
-                ticked |= held.take().is_some_and(|(_, heap, before)| heap.ticks() != before);
+                ticked |= held
+                    .take()
+                    .is_some_and(|(_, heap, before)| heap.ticks() != before);
                 held = self.lock(owner).map(|heap| {
                     let ticks = heap.ticks();
                     (owner, heap, ticks)
@@ -387,7 +405,8 @@ impl<O: Os + Copy + 'static> Shared<O> {
 
     /// Changes a used chunk in place; see [`Heap::resize`].
     pub fn resize(&self, chunk: Chunk<'static, O::Region>, size: usize) -> bool {
-        self.lock(self.owner_of(chunk)).is_some_and(|mut heap| heap.resize(chunk, size))
+        self.lock(self.owner_of(chunk))
+            .is_some_and(|mut heap| heap.resize(chunk, size))
     }
 
     /// Enough was freed somewhere: what the depot and the mapping cache held without need goes.
@@ -425,7 +444,11 @@ impl<O: Os + Copy + 'static> Shared<O> {
 
     /// How many bytes the depot may hold.
     pub fn depot_limit(&self) -> usize {
-        if self.settings.get(Key::Depot) == 0 { 0 } else { self.settings.get(Key::DepotBytes) }
+        if self.settings.get(Key::Depot) == 0 {
+            0
+        } else {
+            self.settings.get(Key::DepotBytes)
+        }
     }
 }
 

@@ -48,8 +48,12 @@ impl MapTable {
     #[must_use]
     pub const fn new() -> MapTable {
         MapTable {
-            first: [const { Entry { key: AtomicUsize::new(EMPTY), len: AtomicUsize::new(0) } };
-                FIRST],
+            first: [const {
+                Entry {
+                    key: AtomicUsize::new(EMPTY),
+                    len: AtomicUsize::new(0),
+                }
+            }; FIRST],
             more: [const { AtomicUsize::new(0) }; LEVELS.len() - 1],
         }
     }
@@ -77,7 +81,10 @@ impl MapTable {
         let Ok(pages) = os.map(0, bytes, Prot::ReadWrite) else {
             return false;
         };
-        if slot.compare_exchange(0, pages, Ordering::AcqRel, Ordering::Acquire).is_err() {
+        if slot
+            .compare_exchange(0, pages, Ordering::AcqRel, Ordering::Acquire)
+            .is_err()
+        {
             // SAFETY: just mapped, lost the race, nobody has seen it.
             let _ = unsafe { os.unmap(pages, bytes) };
         }
@@ -120,9 +127,11 @@ impl MapTable {
     }
 
     fn entry<O: Os>(&self, os: &O, payload: usize, key: usize) -> Option<&Entry> {
-        (0..LEVELS.len()).map_while(|level| self.level(os, level)).find_map(|entries| {
-            Self::probes(payload, entries).find(|e| e.key.load(Ordering::Acquire) == key)
-        })
+        (0..LEVELS.len())
+            .map_while(|level| self.level(os, level))
+            .find_map(|entries| {
+                Self::probes(payload, entries).find(|e| e.key.load(Ordering::Acquire) == key)
+            })
     }
 
     /// Looks an address up.
@@ -157,13 +166,16 @@ impl MapTable {
     /// The live mapping whose range contains an address: payload and length. Looks at every
     /// entry; for diagnosis.
     pub fn containing<O: Os>(&self, os: &O, addr: usize) -> Option<(usize, usize)> {
-        (0..LEVELS.len()).map_while(|level| self.level(os, level)).flatten().find_map(|entry| {
-            let payload = entry.key.load(Ordering::Acquire);
-            let len = entry.len.load(Ordering::Relaxed);
-            let base = crate::size::align_down(payload, os.page_size());
-            (payload > GONE && payload & GONE == 0 && base <= addr && addr < base + len)
-                .then_some((payload, len))
-        })
+        (0..LEVELS.len())
+            .map_while(|level| self.level(os, level))
+            .flatten()
+            .find_map(|entry| {
+                let payload = entry.key.load(Ordering::Acquire);
+                let len = entry.len.load(Ordering::Relaxed);
+                let base = crate::size::align_down(payload, os.page_size());
+                (payload > GONE && payload & GONE == 0 && base <= addr && addr < base + len)
+                    .then_some((payload, len))
+            })
     }
 }
 

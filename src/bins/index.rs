@@ -47,7 +47,13 @@ pub const fn bin_range(index: usize) -> (usize, usize) {
     let mut from = crate::size::MIN_CHUNK;
     while bin_index(from) < index {
         // Steps as coarse as the bins there, so that this stays short.
-        from += if from < 3072 { align } else if from < 10_752 { 64 } else { 512 };
+        from += if from < 3072 {
+            align
+        } else if from < 10_752 {
+            64
+        } else {
+            512
+        };
     }
     if index >= BINS - 1 {
         return (from, crate::size::MAX_CHUNK);

@@ -89,7 +89,9 @@ impl Bins {
         let smallest = sizes.last(keys);
         let place = match smallest {
             Some(leader) if leader.size() > size => None,
-            _ => sizes.iter(Through::Sizes, keys).find(|leader| leader.size() <= size),
+            _ => sizes
+                .iter(Through::Sizes, keys)
+                .find(|leader| leader.size() <= size),
         };
         match place {
             Some(leader) if leader.size() == size => {

@@ -80,14 +80,20 @@ impl Slot {
 
     /// Takes the main stack out.
     fn unload(&mut self) -> Magazine {
-        let magazine = Magazine { stack: self.main, count: usize::from(self.count()) };
+        let magazine = Magazine {
+            stack: self.main,
+            count: usize::from(self.count()),
+        };
         self.main = Stack::EMPTY;
         self.counts &= !0xffff;
         magazine
     }
 
     fn take_spare(&mut self) -> Magazine {
-        let magazine = Magazine { stack: self.spare, count: usize::from(self.spare_count) };
+        let magazine = Magazine {
+            stack: self.spare,
+            count: usize::from(self.spare_count),
+        };
         self.spare = Stack::EMPTY;
         self.spare_count = 0;
         magazine
@@ -174,11 +180,7 @@ impl Cache {
     /// `cache` is the calling thread's cache or a direct one, `class` is below [`CLASSES`].
     #[inline(always)]
     #[must_use]
-    pub unsafe fn pop<R: Region>(
-        cache: *mut Cache,
-        keys: &'static Keys<R>,
-        class: usize,
-    ) -> usize {
+    pub unsafe fn pop<R: Region>(cache: *mut Cache, keys: &'static Keys<R>, class: usize) -> usize {
         // SAFETY: the caller's promise. A direct cache is empty and therefore only read.
         unsafe {
             let slot = (&raw mut (*cache).slots).cast::<Slot>().add(class);
@@ -265,7 +267,10 @@ impl Cache {
             return 0;
         }
         self.net[class] += batch.count() as i64;
-        self.slots[class].load(Magazine { stack: batch.stack(), count: batch.count() });
+        self.slots[class].load(Magazine {
+            stack: batch.stack(),
+            count: batch.count(),
+        });
         self.pop_here(keys, class)
     }
 
@@ -313,7 +318,9 @@ impl Cache {
     }
 
     fn send<O: Os + Copy + 'static>(&self, shared: &Shared<O>, class: usize, magazine: Magazine) {
-        let back = shared.depot.put(shared.keys(), class, magazine, shared.depot_limit());
+        let back = shared
+            .depot
+            .put(shared.keys(), class, magazine, shared.depot_limit());
         if let Some(magazine) = back {
             shared.release(magazine.stack);
         }
@@ -353,7 +360,11 @@ impl Cache {
         budget: usize,
     ) -> bool {
         for _ in 0..CLASSES {
-            self.hand = if self.hand + 1 >= CLASSES { 2 } else { self.hand + 1 };
+            self.hand = if self.hand + 1 >= CLASSES {
+                2
+            } else {
+                self.hand + 1
+            };
             let victim = self.hand;
             let slot = &self.slots[victim];
             let calls = slot.calls() as u32;
@@ -504,7 +515,9 @@ impl Caches {
         let mut head = self.mapped.load(Ordering::Relaxed);
         loop {
             new.next.store(head, Ordering::Relaxed);
-            match self.mapped.compare_exchange(head, cache, Ordering::Release, Ordering::Relaxed)
+            match self
+                .mapped
+                .compare_exchange(head, cache, Ordering::Release, Ordering::Relaxed)
             {
                 Ok(_) => return cache,
                 Err(now) => head = now,
@@ -517,11 +530,7 @@ impl Caches {
     ///
     /// # Safety
     /// The calling thread owns the cache and does not use it afterwards.
-    pub unsafe fn give_back<O: Os + Copy + 'static>(
-        &self,
-        shared: &Shared<O>,
-        cache: *mut Cache,
-    ) {
+    pub unsafe fn give_back<O: Os + Copy + 'static>(&self, shared: &Shared<O>, cache: *mut Cache) {
         // SAFETY: owned by the caller.
         let cache = unsafe { &mut *cache };
         cache.flush(shared);
@@ -576,7 +585,9 @@ fn budget<O: Os + Copy + 'static>(shared: &Shared<O>) -> usize {
     if shared.settings().is_set(Key::CacheBytes) {
         return each;
     }
-    (COMMON_BUDGET / shared.threads().max(1)).min(MAX_BUDGET).max(each)
+    (COMMON_BUDGET / shared.threads().max(1))
+        .min(MAX_BUDGET)
+        .max(each)
 }
 
 #[cold]

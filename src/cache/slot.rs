@@ -75,9 +75,8 @@ mod late {
     pub fn register(hook: unsafe extern "C" fn(*mut c_void)) {
         // SAFETY: glibc's interface since 2.18; a null handle means the main program, which is
         // never unloaded before its threads end.
-        let _ = unsafe {
-            __cxa_thread_atexit_impl(hook, core::ptr::null_mut(), core::ptr::null_mut())
-        };
+        let _ =
+            unsafe { __cxa_thread_atexit_impl(hook, core::ptr::null_mut(), core::ptr::null_mut()) };
     }
 }
 

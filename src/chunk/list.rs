@@ -106,12 +106,17 @@ impl List {
             if to == 0 {
                 return end == chunk.addr();
             }
-            chunk.keys.find(to).is_some_and(|c| c.link(back) == chunk.addr())
+            chunk
+                .keys
+                .find(to)
+                .is_some_and(|c| c.link(back) == chunk.addr())
         };
         if !known(after, through.previous(), self.last)
             || !known(before, through.next(), self.first)
         {
-            abort(Misuse::CorruptLink { address: chunk.payload() });
+            abort(Misuse::CorruptLink {
+                address: chunk.payload(),
+            });
         }
         match at(chunk.keys, before) {
             Some(previous) => previous.set_link(through.next(), after),
@@ -125,7 +130,11 @@ impl List {
 
     /// The chunks from first to last.
     pub fn iter<'k, R: Region>(&self, through: Through, keys: &'k Keys<R>) -> Iter<'k, R> {
-        Iter { next: self.first, through, keys }
+        Iter {
+            next: self.first,
+            through,
+            keys,
+        }
     }
 }
 

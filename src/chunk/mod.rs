@@ -113,7 +113,10 @@ impl<'k, R: Region> Chunk<'k, R> {
     /// There is a chunk, or room that the caller owns for one.
     #[inline(always)]
     unsafe fn up(self, distance: usize) -> Chunk<'k, R> {
-        Chunk { addr: self.addr + distance, keys: self.keys }
+        Chunk {
+            addr: self.addr + distance,
+            keys: self.keys,
+        }
     }
 
     #[inline(always)]

@@ -48,14 +48,12 @@ impl Stack {
     ///
     /// Aborts if head or link of the chunk were overwritten.
     #[inline]
-    pub fn pop<'k, R: Region>(
-        &mut self,
-        keys: &'k Keys<R>,
-        state: State,
-    ) -> Option<Chunk<'k, R>> {
+    pub fn pop<'k, R: Region>(&mut self, keys: &'k Keys<R>, state: State) -> Option<Chunk<'k, R>> {
         let chunk = self.peek(keys)?;
         if !chunk.is(state) {
-            abort(Misuse::CorruptLink { address: chunk.payload() });
+            abort(Misuse::CorruptLink {
+                address: chunk.payload(),
+            });
         }
         self.top = chunk.stacked_below();
         Some(chunk)
@@ -75,6 +73,8 @@ impl Stack {
     /// The stack without its top chunk.
     #[must_use]
     pub fn rest<R: Region>(&self, keys: &Keys<R>) -> Stack {
-        self.peek(keys).map_or(Stack::EMPTY, |chunk| Stack { top: chunk.stacked_below() })
+        self.peek(keys).map_or(Stack::EMPTY, |chunk| Stack {
+            top: chunk.stacked_below(),
+        })
     }
 }

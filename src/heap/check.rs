@@ -306,8 +306,10 @@ impl<O: Os + 'static> Heap<O> {
     /// genuine heads.
     #[must_use]
     pub fn locate(&self, payload: usize) -> Found {
-        let Some(segment) =
-            self.segments().iter().find(|s| s.start <= payload && payload < s.end)
+        let Some(segment) = self
+            .segments()
+            .iter()
+            .find(|s| s.start <= payload && payload < s.end)
         else {
             return Found::Nothing;
         };

@@ -58,9 +58,13 @@ impl<O: Os + 'static> Heap<O> {
         let mut size = size;
         let (mut stamp, mut dirt) = (self.epoch, size);
         if !chunk.low().prev_in_use() {
-            let before = chunk.before().filter(|b| is_binned(*b) && b.size() == chunk.prev_size());
+            let before = chunk
+                .before()
+                .filter(|b| is_binned(*b) && b.size() == chunk.prev_size());
             let Some(before) = before else {
-                abort(Misuse::CorruptLink { address: chunk.payload() });
+                abort(Misuse::CorruptLink {
+                    address: chunk.payload(),
+                });
             };
             let length = before.size();
             if length + size <= MAX_CHUNK {
@@ -74,7 +78,9 @@ impl<O: Os + 'static> Heap<O> {
         let after = self.after(chunk, size);
         if after.addr() == self.top {
             if !after.is(State::Top) {
-                abort(Misuse::CorruptHead { address: after.payload() });
+                abort(Misuse::CorruptHead {
+                    address: after.payload(),
+                });
             }
             after.mark(after.low(), State::Retired);
             chunk.mark(chunk.low(), State::Retired);
@@ -108,7 +114,11 @@ impl<O: Os + 'static> Heap<O> {
 
     /// The stamp and dirt of a free chunk.
     pub(super) fn dirt_of(&self, chunk: Chunk<'static, O::Region>, size: usize) -> (u32, usize) {
-        if size >= DIRT_MIN { chunk.dirt() } else { (self.epoch, size) }
+        if size >= DIRT_MIN {
+            chunk.dirt()
+        } else {
+            (self.epoch, size)
+        }
     }
 
     /// Puts a free chunk, whose low half and boundary tag are written, into the unsorted bin.
@@ -142,11 +152,15 @@ impl<O: Os + 'static> Heap<O> {
     pub(super) fn leave_bin(&mut self, chunk: Chunk<'static, O::Region>) -> usize {
         let size = chunk.size();
         if !self.bins.take(self.keys, chunk) {
-            abort(Misuse::CorruptHead { address: chunk.payload() });
+            abort(Misuse::CorruptHead {
+                address: chunk.payload(),
+            });
         }
         let after = self.after(chunk, size);
         if after.prev_size() != size || after.low().prev_in_use() {
-            abort(Misuse::CorruptLink { address: chunk.payload() });
+            abort(Misuse::CorruptLink {
+                address: chunk.payload(),
+            });
         }
         self.counters.binned_bytes -= size;
         if size >= DIRT_MIN {

@@ -47,7 +47,12 @@ impl Reserved {
         loop {
             match os.map(0, len, Prot::None) {
                 Ok(start) => {
-                    return Ok(Reserved { start, committed: start, end: start + len, next: 0 });
+                    return Ok(Reserved {
+                        start,
+                        committed: start,
+                        end: start + len,
+                        next: 0,
+                    });
                 }
                 Err(error) if len / 2 < least => return Err(error),
                 Err(_) => len /= 2,
@@ -74,7 +79,12 @@ impl Reserved {
                 let _ = os.unmap(end, wide + len - end);
             }
         }
-        Ok(Reserved { start, committed: start, end: start + GRANULE, next: GRANULE })
+        Ok(Reserved {
+            start,
+            committed: start,
+            end: start + GRANULE,
+            next: GRANULE,
+        })
     }
 
     /// Where the region begins.
@@ -138,7 +148,11 @@ impl<O: Os + 'static> Heap<O> {
             return false;
         };
         self.retire_top();
-        let segment = Segment { start: grant.start, end: grant.end, mapped: grant.mapped };
+        let segment = Segment {
+            start: grant.start,
+            end: grant.end,
+            mapped: grant.mapped,
+        };
         self.segments.push(&self.os, segment);
         self.account(&grant);
         self.fresh = grant.fresh;
@@ -174,14 +188,22 @@ impl<O: Os + 'static> Heap<O> {
                 if region.committed != end {
                     return false;
                 }
-                region.commit(&self.os, missing, ahead).ok().map(|len| end + len)
+                region
+                    .commit(&self.os, missing, ahead)
+                    .ok()
+                    .map(|len| end + len)
             }
             Growth::Segments => None,
         };
         let Some(to) = grown else {
             return false;
         };
-        self.account(&Grant { start: end, end: to, fresh: end, mapped: false });
+        self.account(&Grant {
+            start: end,
+            end: to,
+            fresh: end,
+            mapped: false,
+        });
         if let Some(last) = self.segments.as_mut_slice(&self.os).last_mut() {
             last.end = to;
         }
@@ -221,7 +243,12 @@ impl<O: Os + 'static> Heap<O> {
                 })?;
                 *end = to;
                 // The rest of the page below may hold what others left there.
-                Some(Grant { start, end: to, fresh: align_up(current, page), mapped: false })
+                Some(Grant {
+                    start,
+                    end: to,
+                    fresh: align_up(current, page),
+                    mapped: false,
+                })
             }
             Growth::Region(region) => {
                 if region.committed != region.start {
@@ -232,7 +259,12 @@ impl<O: Os + 'static> Heap<O> {
                 }
                 let len = region.commit(&self.os, need, ahead).ok()?;
                 let start = region.start;
-                Some(Grant { start, end: start + len, fresh: start, mapped: false })
+                Some(Grant {
+                    start,
+                    end: start + len,
+                    fresh: start,
+                    mapped: false,
+                })
             }
             Growth::Segments => None,
         }
@@ -249,7 +281,12 @@ impl<O: Os + 'static> Heap<O> {
         [need.max(wish), need].into_iter().find_map(|len| {
             let len = align_up(len, page);
             let start = self.os.map(0, len, Prot::ReadWrite).ok()?;
-            Some(Grant { start, end: start + len, fresh: start, mapped: true })
+            Some(Grant {
+                start,
+                end: start + len,
+                fresh: start,
+                mapped: true,
+            })
         })
     }
 
@@ -278,7 +315,9 @@ impl<O: Os + 'static> Heap<O> {
         self.top_size = 0;
         let fence_at = if room >= MIN_CHUNK { addr + room } else { addr };
         let fence = self.chunk(fence_at);
-        let low = self.low(0).with_prev_in_use(room >= MIN_CHUNK || prev_in_use);
+        let low = self
+            .low(0)
+            .with_prev_in_use(room >= MIN_CHUNK || prev_in_use);
         fence.begin(low, State::Fence);
         if room >= MIN_CHUNK {
             self.release(addr, room, prev_in_use);
@@ -307,7 +346,8 @@ impl<O: Os + 'static> Heap<O> {
                 }
             }
             _ => {
-                let dirty_end = align_up(self.fresh, self.os.page_size()).min(align_down(end, self.os.page_size()));
+                let dirty_end = align_up(self.fresh, self.os.page_size())
+                    .min(align_down(end, self.os.page_size()));
                 if from >= dirty_end {
                     return false;
                 }

@@ -53,7 +53,12 @@ impl Batch {
     /// An empty batch that wants `want` chunks.
     #[must_use]
     pub const fn wanting(want: usize) -> Batch {
-        Batch { stack: Stack::EMPTY, count: 0, want, zero_from: usize::MAX }
+        Batch {
+            stack: Stack::EMPTY,
+            count: 0,
+            want,
+            zero_from: usize::MAX,
+        }
     }
 
     /// The chunks.
@@ -162,7 +167,9 @@ impl<O: Os + 'static> Heap<O> {
             };
             let low = chunk.low();
             if low.size() != size {
-                abort(Misuse::CorruptHead { address: chunk.payload() });
+                abort(Misuse::CorruptHead {
+                    address: chunk.payload(),
+                });
             }
             self.fast_bytes -= size;
             batch.push(chunk, low);
@@ -227,9 +234,15 @@ impl<O: Os + 'static> Heap<O> {
             found = chunk.size();
         }
         if self.leave_bin(chunk) != found || found < size {
-            abort(Misuse::CorruptHead { address: chunk.payload() });
+            abort(Misuse::CorruptHead {
+                address: chunk.payload(),
+            });
         }
-        let rung = if Native::is_small(found) { Rung::SplitSmall } else { Rung::Large };
+        let rung = if Native::is_small(found) {
+            Rung::SplitSmall
+        } else {
+            Rung::Large
+        };
         self.carve(chunk, found, size, batch, rung);
     }
 
@@ -289,7 +302,9 @@ impl<O: Os + 'static> Heap<O> {
         }
         let top = self.chunk(self.top);
         if !top.is(State::Top) {
-            abort(Misuse::CorruptHead { address: top.payload() });
+            abort(Misuse::CorruptHead {
+                address: top.payload(),
+            });
         }
         let pieces = batch.missing().min((self.top_size - MIN_CHUNK) / size);
         let start = self.top;
@@ -307,7 +322,9 @@ impl<O: Os + 'static> Heap<O> {
     pub(super) fn set_top(&mut self, addr: usize, size: usize, prev_in_use: bool) {
         self.top = addr;
         self.top_size = size;
-        let low = Low::of(0).with_prev_in_use(prev_in_use).with_arena(self.owner != 0);
+        let low = Low::of(0)
+            .with_prev_in_use(prev_in_use)
+            .with_arena(self.owner != 0);
         self.chunk(addr).begin(low, State::Top);
     }
 

@@ -117,7 +117,11 @@ impl<O: Os + 'static> Heap<O> {
             top_low: 0,
             last_remainder: 0,
             growth,
-            segments: PageVec::new(Segment { start: 0, end: 0, mapped: false }),
+            segments: PageVec::new(Segment {
+                start: 0,
+                end: 0,
+                mapped: false,
+            }),
             counters: Counters {
                 used_bytes: 0,
                 used_peak: 0,
@@ -165,7 +169,9 @@ impl<O: Os + 'static> Heap<O> {
     /// is in use.
     #[inline(always)]
     fn low(&self, size: usize) -> Low {
-        Low::of(size).with_prev_in_use(true).with_arena(self.owner != 0)
+        Low::of(size)
+            .with_prev_in_use(true)
+            .with_arena(self.owner != 0)
     }
 
     /// The largest chunk size that goes to a fast bin.
@@ -188,11 +194,7 @@ impl<O: Os + 'static> Heap<O> {
 
     /// The chunk after `chunk`, whose verified size is `size`.
     #[inline(always)]
-    fn after(
-        &self,
-        chunk: Chunk<'static, O::Region>,
-        size: usize,
-    ) -> Chunk<'static, O::Region> {
+    fn after(&self, chunk: Chunk<'static, O::Region>, size: usize) -> Chunk<'static, O::Region> {
         // SAFETY: I1: something follows every chunk but top and fenceposts, which nobody asks.
         #[allow(unsafe_code)]
         unsafe {

@@ -35,7 +35,9 @@ impl<O: Os + 'static> Heap<O> {
             }
             let top = self.chunk(self.top);
             if !top.is(State::Top) {
-                abort(Misuse::CorruptHead { address: top.payload() });
+                abort(Misuse::CorruptHead {
+                    address: top.payload(),
+                });
             }
             top.mark(top.low(), State::Retired);
             self.set_top(self.top + more, self.top_size - more, true);
@@ -92,7 +94,11 @@ impl<O: Os + 'static> Heap<O> {
         let lead = payload - block.payload();
         let chunk = self.chunk(payload - HEADER);
         let rest = total - lead - size;
-        let kept = if rest >= MIN_CHUNK { size } else { total - lead };
+        let kept = if rest >= MIN_CHUNK {
+            size
+        } else {
+            total - lead
+        };
         self.gave(total - kept);
         chunk.begin(self.low(kept), State::Used);
         if kept == size && rest != 0 {

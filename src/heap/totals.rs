@@ -103,11 +103,24 @@ impl<O: Os + 'static> Heap<O> {
         }
         let holds = |chunk: Chunk<'_, O::Region>| chunk.payload() == payload;
         for index in UNSORTED..BINS {
-            if self.bins.list(index).iter(Through::Bin, self.keys).any(holds) {
-                return if index == UNSORTED { Place::Unsorted } else { Place::Bin(index) };
+            if self
+                .bins
+                .list(index)
+                .iter(Through::Bin, self.keys)
+                .any(holds)
+            {
+                return if index == UNSORTED {
+                    Place::Unsorted
+                } else {
+                    Place::Bin(index)
+                };
             }
         }
-        if payload == self.top + crate::size::HEADER { Place::Top } else { Place::Nowhere }
+        if payload == self.top + crate::size::HEADER {
+            Place::Top
+        } else {
+            Place::Nowhere
+        }
     }
 
     /// Address and size of top, and where its zero memory begins.

@@ -42,7 +42,10 @@ impl Extents {
     pub const fn new() -> Extents {
         Extents {
             granules: [const {
-                Granule { start: AtomicU32::new(0), len: AtomicU32::new(0) }
+                Granule {
+                    start: AtomicU32::new(0),
+                    len: AtomicU32::new(0),
+                }
             }; COUNT],
             owners: [const { AtomicU8::new(0) }; COUNT],
         }
@@ -66,7 +69,9 @@ impl Extents {
     #[inline]
     #[must_use]
     pub fn owner(&self, p: usize) -> usize {
-        self.owners.get(p >> SHIFT).map_or(0, |o| usize::from(o.load(Ordering::Relaxed)))
+        self.owners
+            .get(p >> SHIFT)
+            .map_or(0, |o| usize::from(o.load(Ordering::Relaxed)))
     }
 
     /// Adds `start..end` as memory of arena `owner` (below [`OWNERS`]). The caller is the
@@ -86,7 +91,9 @@ impl Extents {
                 let new_from = old_from.min(from);
                 let new_to = (old_from + old_len).max(to);
                 // Length first: whatever was held stays held in between.
-                granule.len.store((new_to - new_from) as u32, Ordering::Release);
+                granule
+                    .len
+                    .store((new_to - new_from) as u32, Ordering::Release);
                 granule.start.store(new_from as u32, Ordering::Release);
             }
         });

@@ -1,9 +1,9 @@
 //! The real kernel.
 #![allow(unsafe_code)] // System calls.
 
+use super::call::system_call;
 use super::{Exposed, Os, OsError, Prot, page_size};
 use crate::sync::overlay::{AtomicU64, Ordering};
-use super::call::system_call;
 
 /// The names of the calls that [`Kernel::calls`] counts, in its order.
 pub const CALLS: [&str; 6] = ["brk", "mmap", "munmap", "mremap", "mprotect", "madvise"];
@@ -93,9 +93,8 @@ unsafe impl Os for Kernel {
             Prot::ReadWrite => anonymous,
         };
         // SAFETY: without MAP_FIXED the kernel chooses a range that nobody uses.
-        let mapped = unsafe {
-            system_call(MMAP, [hint, len, bits(prot), flags as usize, usize::MAX, 0])?
-        };
+        let mapped =
+            unsafe { system_call(MMAP, [hint, len, bits(prot), flags as usize, usize::MAX, 0])? };
         // The kernel made this memory: from here on it may be reached by its address.
         Ok(core::ptr::without_provenance_mut::<u8>(mapped).expose_provenance())
     }

@@ -52,7 +52,11 @@ pub fn available_cpus() -> usize {
     mask.as_mut_ptr().expose_provenance();
     // SAFETY: the kernel writes at most the given number of bytes into the mask.
     match unsafe { system_call(libc::SYS_sched_getaffinity, args) } {
-        Ok(_) => mask.iter().map(|word| word.count_ones() as usize).sum::<usize>().max(1),
+        Ok(_) => mask
+            .iter()
+            .map(|word| word.count_ones() as usize)
+            .sum::<usize>()
+            .max(1),
         Err(_) => 1,
     }
 }
@@ -69,7 +73,14 @@ pub fn yield_now() {
 pub fn random_words() -> [u64; 4] {
     let mut words = [0u64; 4];
     let at = words.as_mut_ptr().expose_provenance();
-    let args = [at, size_of_val(&words), libc::GRND_NONBLOCK as usize, 0, 0, 0];
+    let args = [
+        at,
+        size_of_val(&words),
+        libc::GRND_NONBLOCK as usize,
+        0,
+        0,
+        0,
+    ];
     // SAFETY: the buffer is ours and of the length given. Failure leaves zeros, mixed below.
     let _ = unsafe { system_call(libc::SYS_getrandom, args) };
     // SAFETY: getauxval only reads the auxiliary vector.
@@ -130,7 +141,14 @@ impl ForkPage {
         self.word(os, page).store(Self::READY, Ordering::Relaxed);
         self.page.store(page, Ordering::Release);
         // SAFETY: the page is ours; the advice changes only what a child finds in it.
-        let args = [page, os.page_size(), libc::MADV_WIPEONFORK as usize, 0, 0, 0];
+        let args = [
+            page,
+            os.page_size(),
+            libc::MADV_WIPEONFORK as usize,
+            0,
+            0,
+            0,
+        ];
         unsafe { system_call(libc::SYS_madvise, args) }.map(drop)
     }
 

@@ -198,20 +198,27 @@ pub mod modelled {
     impl<T> Mutex<T> {
         /// A free mutex around `value`.
         pub fn new(value: T) -> Mutex<T> {
-            Mutex { lock: Lock::new(), value: UnsafeCell::new(value) }
+            Mutex {
+                lock: Lock::new(),
+                value: UnsafeCell::new(value),
+            }
         }
 
         /// Locks.
         pub fn lock(&self) -> MutexGuard<'_, T> {
             self.lock.lock();
-            MutexGuard { mutex: self, value: Some(self.value.get_mut()) }
+            MutexGuard {
+                mutex: self,
+                value: Some(self.value.get_mut()),
+            }
         }
 
         /// Locks if free.
         pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
-            self.lock
-                .try_lock()
-                .then(|| MutexGuard { mutex: self, value: Some(self.value.get_mut()) })
+            self.lock.try_lock().then(|| MutexGuard {
+                mutex: self,
+                value: Some(self.value.get_mut()),
+            })
         }
 
         /// Whether it is locked.

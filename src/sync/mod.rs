@@ -10,10 +10,10 @@ pub use futex::{Lock, RawLock};
 
 #[cfg(not(loom))]
 pub use core::sync::atomic;
-#[cfg(loom)]
-pub use loom::sync::atomic;
 /// Atomics that lie over chunk memory or only count: loom cannot and need not see them.
 pub use core::sync::atomic as overlay;
+#[cfg(loom)]
+pub use loom::sync::atomic;
 
 /// A value behind a futex lock.
 #[cfg(not(loom))]

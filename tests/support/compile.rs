@@ -34,7 +34,10 @@ pub fn compile_c(source: &Path, flags: &[&str]) -> PathBuf {
         .unwrap_or_else(|e| panic!("{}: {e}", source.display()))
         .hash(&mut hasher);
     (source, flags, &compiler).hash(&mut hasher);
-    let stem = source.file_stem().expect("a source has a name").to_string_lossy();
+    let stem = source
+        .file_stem()
+        .expect("a source has a name")
+        .to_string_lossy();
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("c");
     let binary = dir.join(format!("{stem}-{:016x}", hasher.finish()));
 

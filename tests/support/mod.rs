@@ -23,7 +23,14 @@ pub fn target_dir() -> PathBuf {
 
 fn build(package: &str) {
     let status = Command::new(env!("CARGO"))
-        .args(["build", "--release", "--quiet", "-p", package, "--target-dir"])
+        .args([
+            "build",
+            "--release",
+            "--quiet",
+            "-p",
+            package,
+            "--target-dir",
+        ])
         .arg(target_dir())
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .env_remove("LD_PRELOAD")

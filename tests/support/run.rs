@@ -45,7 +45,12 @@ impl Outcome {
     #[track_caller]
     pub fn expect_success(self, what: &str) -> Self {
         assert!(!self.timed_out, "{what}: hung\n{}", self.tail());
-        assert!(self.status.success(), "{what}: {}\n{}", self.status, self.tail());
+        assert!(
+            self.status.success(),
+            "{what}: {}\n{}",
+            self.status,
+            self.tail()
+        );
         self
     }
 
@@ -100,7 +105,8 @@ impl Run {
 
     /// Adds arguments.
     pub fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
-        self.args.extend(args.into_iter().map(|a| a.as_ref().to_os_string()));
+        self.args
+            .extend(args.into_iter().map(|a| a.as_ref().to_os_string()));
         self
     }
 
@@ -253,7 +259,10 @@ pub fn program(name: &str) -> Option<PathBuf> {
         .find(|candidate| candidate.is_file());
     if found.is_none() {
         let required = std::env::var_os("FENCEPOST_REQUIRE_PROGRAMS").is_some_and(|v| v == "1");
-        assert!(!required, "{name} is not installed, and FENCEPOST_REQUIRE_PROGRAMS=1");
+        assert!(
+            !required,
+            "{name} is not installed, and FENCEPOST_REQUIRE_PROGRAMS=1"
+        );
         println!("skipped: {name} is not installed");
     }
     found
