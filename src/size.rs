@@ -168,7 +168,7 @@ const _: () = {
     let mut class = 2;
     while class < CLASSES {
         let size = class_size(class);
-        assert!(size % ALIGN == 0 && class_of(size) == class);
+        assert!(size.is_multiple_of(ALIGN) && class_of(size) == class);
         assert!(class == 2 || class_of(class_size(class - 1) + ALIGN) == class);
         class += 1;
     }

@@ -193,7 +193,6 @@ impl Depot {
     }
 }
 
-#[cfg(loom)]
 impl Default for Depot {
     fn default() -> Depot {
         Depot::new()

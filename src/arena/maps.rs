@@ -437,3 +437,9 @@ impl Maps {
         )
     }
 }
+
+impl Default for Maps {
+    fn default() -> Maps {
+        Maps::new()
+    }
+}

@@ -50,11 +50,12 @@ pub fn set_exit_hook(hook: unsafe extern "C" fn(*mut c_void)) {
 /// cache must be usable by now.
 pub fn on_thread_exit(hook: unsafe extern "C" fn(*mut c_void)) {
     let key = EXIT_KEY.load(Ordering::Acquire);
-    // SAFETY: the key exists; any non-null value makes the destructor run.
-    if key != 0
-        && unsafe { libc::pthread_setspecific(key - 1, core::ptr::without_provenance(1)) } == 0
-    {
-        return;
+    if key != 0 {
+        // SAFETY: the key exists; any non-null value makes the destructor run.
+        let set = unsafe { libc::pthread_setspecific(key - 1, core::ptr::without_provenance(1)) };
+        if set == 0 {
+            return;
+        }
     }
     late::register(hook);
 }

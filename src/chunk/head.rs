@@ -23,7 +23,7 @@ impl Low {
     #[inline(always)]
     #[must_use]
     pub const fn of(size: usize) -> Low {
-        debug_assert!(size % ALIGN == 0 && size <= MAX_CHUNK);
+        debug_assert!(size.is_multiple_of(ALIGN) && size <= MAX_CHUNK);
         Low((size / 2) as u32)
     }
 

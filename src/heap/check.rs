@@ -198,7 +198,7 @@ impl<O: Os + 'static> Heap<O> {
                     }
                 }
             }
-            if size < MIN_CHUNK || size % ALIGN != 0 || addr + size >= end {
+            if size < MIN_CHUNK || !size.is_multiple_of(ALIGN) || addr + size >= end {
                 return Err(damage(Invariant::Coverage, payload));
             }
             before = is_free.then_some(size);

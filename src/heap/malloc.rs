@@ -109,7 +109,7 @@ impl<O: Os + 'static> Heap<O> {
     /// consolidated; the unsorted bin is sorted, what fits exactly leaves; best fit; top; fast
     /// bins consolidated; top grown.
     pub fn fill(&mut self, size: usize, batch: &mut Batch) -> bool {
-        debug_assert!(size >= MIN_CHUNK && size % crate::size::ALIGN == 0);
+        debug_assert!(size >= MIN_CHUNK && size.is_multiple_of(crate::size::ALIGN));
         if size > MAX_CHUNK {
             return false;
         }
@@ -122,10 +122,10 @@ impl<O: Os + 'static> Heap<O> {
 
     fn fill_inner(&mut self, size: usize, batch: &mut Batch) {
         if size <= self.fast_limit() {
-            self.from_fast(size, batch);
+            self.rung_fast(size, batch);
         }
         if Native::is_small(size) {
-            self.from_small(size, batch);
+            self.rung_small(size, batch);
             if batch.count != 0 {
                 return;
             }
@@ -133,15 +133,15 @@ impl<O: Os + 'static> Heap<O> {
             self.consolidate();
         }
         loop {
-            self.from_unsorted(size, batch);
+            self.rung_unsorted(size, batch);
             if batch.count != 0 {
                 return;
             }
-            self.from_best_fit(size, batch);
+            self.rung_best_fit(size, batch);
             if batch.count != 0 {
                 return;
             }
-            if self.from_top(size, batch, Rung::Top) {
+            if self.rung_top(size, batch, Rung::Top) {
                 return;
             }
             if self.fast_bytes == 0 {
@@ -150,7 +150,7 @@ impl<O: Os + 'static> Heap<O> {
             self.consolidate();
         }
         if self.grow(size) {
-            self.from_top(size, batch, Rung::Grown);
+            self.rung_top(size, batch, Rung::Grown);
         }
     }
 
@@ -158,7 +158,7 @@ impl<O: Os + 'static> Heap<O> {
         self.counters.rungs[rung as usize] += chunks as u64;
     }
 
-    fn from_fast(&mut self, size: usize, batch: &mut Batch) {
+    fn rung_fast(&mut self, size: usize, batch: &mut Batch) {
         let index = Native::fast_index(size).min(FAST_BINS - 1);
         let before = batch.count;
         while !batch.is_full() {
@@ -177,7 +177,7 @@ impl<O: Os + 'static> Heap<O> {
         self.served(Rung::Fast, batch.count - before);
     }
 
-    fn from_small(&mut self, size: usize, batch: &mut Batch) {
+    fn rung_small(&mut self, size: usize, batch: &mut Batch) {
         let before = batch.count;
         while !batch.is_full() {
             let Some(chunk) = self.bins.small_exact(self.keys, size) else {
@@ -193,7 +193,7 @@ impl<O: Os + 'static> Heap<O> {
 
     /// Looks through the unsorted bin, oldest first: exact fits leave until the batch is full,
     /// the rest is binned.
-    fn from_unsorted(&mut self, size: usize, batch: &mut Batch) {
+    fn rung_unsorted(&mut self, size: usize, batch: &mut Batch) {
         while let Some(chunk) = self.bins.oldest_unsorted(self.keys) {
             let found = self.leave_bin(chunk);
             if found == size {
@@ -220,7 +220,7 @@ impl<O: Os + 'static> Heap<O> {
         }
     }
 
-    fn from_best_fit(&mut self, size: usize, batch: &mut Batch) {
+    fn rung_best_fit(&mut self, size: usize, batch: &mut Batch) {
         let Some(mut chunk) = self.bins.best_fit(self.keys, size) else {
             return;
         };
@@ -296,7 +296,7 @@ impl<O: Os + 'static> Heap<O> {
         }
     }
 
-    fn from_top(&mut self, size: usize, batch: &mut Batch, rung: Rung) -> bool {
+    fn rung_top(&mut self, size: usize, batch: &mut Batch, rung: Rung) -> bool {
         if self.top_size < size + MIN_CHUNK {
             return false;
         }

@@ -140,7 +140,6 @@ impl ForkPage {
         let page = os.map(0, os.page_size(), Prot::ReadWrite)?;
         self.word(os, page).store(Self::READY, Ordering::Relaxed);
         self.page.store(page, Ordering::Release);
-        // SAFETY: the page is ours; the advice changes only what a child finds in it.
         let args = [
             page,
             os.page_size(),
@@ -149,6 +148,7 @@ impl ForkPage {
             0,
             0,
         ];
+        // SAFETY: the page is ours; the advice changes only what a child finds in it.
         unsafe { system_call(libc::SYS_madvise, args) }.map(drop)
     }
 
