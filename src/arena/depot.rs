@@ -8,6 +8,7 @@ use crate::os::Region;
 use crate::size::{CLASSES, class_size};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::overlay::AtomicU64;
 
 /// A stack of cached chunks of one class that travels as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +62,8 @@ struct Slot(Mutex<Shelf>);
 #[derive(Debug)]
 pub struct Depot {
     slots: [Slot; CLASSES],
+    /// A bit for each shelf that may hold something, so that nobody needs to look at all.
+    filled: [AtomicU64; CLASSES.div_ceil(64)],
     bytes: AtomicUsize,
 }
 
@@ -77,6 +80,7 @@ impl Depot {
                     low: 0,
                 }))
             }; CLASSES],
+            filled: [const { AtomicU64::new(0) }; CLASSES.div_ceil(64)],
             bytes: AtomicUsize::new(0),
         }
     }
@@ -93,6 +97,7 @@ impl Depot {
                     low: 0,
                 }))
             }),
+            filled: [const { AtomicU64::new(0) }; CLASSES.div_ceil(64)],
             bytes: AtomicUsize::new(0),
         }
     }
@@ -118,14 +123,26 @@ impl Depot {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         let top = magazine.stack.top();
         let mut shelf = self.slots[class].0.lock();
+        if shelf.top == 0 {
+            self.filled[class / 64].fetch_or(1 << (class % 64), Ordering::Relaxed);
+        }
         freight.write(top, shelf.top, magazine.count);
         shelf.top = top;
         shelf.magazines += 1;
         None
     }
 
+    /// Whether the shelf of a class may hold a magazine.
+    #[inline]
+    pub fn may_hold(&self, class: usize) -> bool {
+        self.filled[class / 64].load(Ordering::Relaxed) >> (class % 64) & 1 != 0
+    }
+
     /// Takes the magazine that was put last.
     pub fn take(&self, freight: &impl Freight, class: usize) -> Option<Magazine> {
+        if !self.may_hold(class) {
+            return None;
+        }
         let mut shelf = self.slots[class].0.lock();
         self.take_from(freight, class, &mut shelf)
     }
@@ -146,6 +163,9 @@ impl Depot {
         shelf.top = below;
         shelf.magazines -= 1;
         shelf.low = shelf.low.min(shelf.magazines);
+        if below == 0 {
+            self.filled[class / 64].fetch_and(!(1 << (class % 64)), Ordering::Relaxed);
+        }
         self.bytes
             .fetch_sub(count * class_size(class), Ordering::Relaxed);
         Some(Magazine {

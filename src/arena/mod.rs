@@ -413,7 +413,7 @@ impl<O: Os + Copy + 'static> Shared<O> {
     #[cold]
     fn on_tick(&self) {
         self.maps.age(&self.os);
-        for class in 2..CLASSES {
+        for class in (2..CLASSES).filter(|class| self.depot.may_hold(*class)) {
             while let Some(magazine) = self.depot.take_idle(self.keys, class) {
                 self.release_without_ticks(magazine.stack);
             }

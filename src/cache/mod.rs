@@ -51,6 +51,8 @@ struct Slot {
     spare_count: u16,
 }
 
+/// One in so many denials looks for capacity that nobody uses.
+const LOOK_AROUND: u32 = 16;
 const ONE_CALL: u64 = 1 << 16;
 
 impl Slot {
@@ -119,6 +121,8 @@ pub struct Cache {
     /// Calls that a class had when the clock hand last passed it.
     seen: [u32; CLASSES],
     hand: usize,
+    /// Times that the budget did not suffice.
+    denied: u32,
     committed: usize,
     arena: usize,
     /// A direct cache holds nothing: every call goes to the arena.
@@ -137,6 +141,7 @@ impl Cache {
             net: [0; CLASSES],
             seen: [0; CLASSES],
             hand: 2,
+            denied: 0,
             committed: 0,
             arena: 0,
             direct: false,
@@ -344,8 +349,14 @@ impl Cache {
         }
         let cost = 2 * (next - now) * size;
         let budget = budget(shared);
-        if self.committed + cost > budget && !self.make_room(shared, class, cost, budget) {
-            return;
+        if self.committed + cost > budget {
+            // With the budget spent, most misses must not pay for a look around.
+            self.denied = self.denied.wrapping_add(1);
+            if !self.denied.is_multiple_of(LOOK_AROUND)
+                || !self.make_room(shared, class, cost, budget)
+            {
+                return;
+            }
         }
         self.committed += cost;
         self.slots[class].capacity = next as u16;

@@ -256,6 +256,7 @@ impl<O: Os + 'static> Heap<O> {
         batch: &mut Batch,
         rung: Rung,
     ) {
+        let (stamp, dirt) = self.dirt_of(block, total);
         let mut pieces = batch.missing().min(total / size);
         let mut rest = total - pieces * size;
         if rest != 0 && rest < MIN_CHUNK {
@@ -270,7 +271,9 @@ impl<O: Os + 'static> Heap<O> {
             let remainder = self.chunk(block.addr() + pieces * size);
             remainder.set_low(self.low(rest));
             self.after(remainder, rest).set_prev_size(rest);
-            self.enter_unsorted(remainder, rest, self.epoch, rest);
+            // Where in the block the resident pages lie is not known: the rest has its share.
+            self.regret.reused += (pieces * size).min(total - dirt);
+            self.enter_unsorted(remainder, rest, stamp, dirt.min(rest));
             if Native::is_small(size) {
                 self.last_remainder = remainder.addr();
             }

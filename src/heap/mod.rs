@@ -77,6 +77,20 @@ pub struct Heap<O: Os + 'static> {
     epoch: u32,
     freed_since_tick: usize,
     ticks: u64,
+    regret: Regret,
+}
+
+/// Whether giving pages back pays: see the module `purge`.
+#[derive(Debug, Default, Clone, Copy)]
+struct Regret {
+    /// Bytes discarded at the last tick that discarded any.
+    purged: usize,
+    /// Bytes of discarded pages that were handed out again since.
+    reused: usize,
+    /// How often the bytes that may stay dirty are doubled.
+    reluctance: u32,
+    /// Ticks since the reluctance changed.
+    settled: u32,
 }
 
 /// What a heap counts as it goes.
@@ -137,6 +151,7 @@ impl<O: Os + 'static> Heap<O> {
             epoch: 1,
             freed_since_tick: 0,
             ticks: 0,
+            regret: Regret { purged: 0, reused: 0, reluctance: 0, settled: 0 },
         }
     }
 

@@ -1,11 +1,15 @@
 //! Giving memory back: trimming top, discarding whole free pages inside the heap.
 //!
 //! Both are driven by the bytes that come home, without a clock or a helper thread. A *tick*
-//! passes when an eighth of the bytes in use (1 MiB at least) was freed since the last one. At
+//! passes when a quarter of the bytes in use (1 MiB at least) was freed since the last one. At
 //! a tick, top gives up what it did not need since the last tick, and free chunks that were
 //! dirty already at the last tick have their whole pages discarded, largest first, until what
-//! stays dirty is a small share of the heap. So memory that is reused soon is never touched,
-//! and after a peak the resident set follows the live bytes.
+//! stays dirty is a share of the bytes in use.
+//!
+//! That share begins at an eighth. If most of what was discarded is handed out again within a
+//! tick, it was not idle, and the share doubles, up to the whole; if nothing is regretted for a
+//! while it halves. So a program in a steady state keeps its pages, and after a peak the
+//! resident set follows the live bytes.
 
 use super::Heap;
 use crate::bins::{BINS, FIRST_LARGE, UNSORTED, bin_index};
@@ -15,17 +19,21 @@ use crate::os::Os;
 use crate::size::{MIN_CHUNK, align_down, align_up};
 
 /// The shortest tick, in freed bytes.
-const MIN_TICK: usize = 1 << 20;
-/// Dirty free bytes that a heap may always keep.
-const MIN_DIRT: usize = 1 << 20;
+const MIN_TICK: usize = 2 << 20;
+/// Dirty free bytes that a heap may keep beyond its share.
+const MIN_DIRT: usize = 8 << 20;
 /// A free chunk's fields at its beginning, which stay when its pages go.
 const KEPT_HEAD: usize = 64;
+/// The share of the bytes in use that may stay dirty is `1/8 << reluctance`.
+const MAX_RELUCTANCE: u32 = 2;
+/// Ticks without regret after which the reluctance falls.
+const SETTLED: u32 = 16;
 /// Unless the user set the trimming threshold, top may always keep this much.
 const MIN_TOP: usize = 1 << 20;
 
 impl<O: Os + 'static> Heap<O> {
     fn tick_length(&self) -> usize {
-        (self.counters.used_bytes / 8).max(MIN_TICK)
+        (self.counters.used_bytes / 4).max(MIN_TICK)
     }
 
     pub(super) fn tick_if_due(&mut self) {
@@ -50,12 +58,31 @@ impl<O: Os + 'static> Heap<O> {
         }
         self.top_low = self.top_size;
         if self.settings.get(Key::Purge) != 0 {
-            let keep = (self.counters.used_bytes / 16).max(MIN_DIRT);
+            self.reconsider();
+            let share = (self.counters.used_bytes / 8) << self.regret.reluctance;
+            let keep = share + MIN_DIRT;
             if self.counters.dirty_bytes > keep {
+                let before = self.counters.returned_bytes;
                 self.purge(keep, true);
+                self.regret.purged = (self.counters.returned_bytes - before) as usize;
             }
         }
         self.epoch = (self.epoch + 1) & 0xff_ffff;
+    }
+
+    /// Learns from what became of the pages that the last ticks discarded.
+    fn reconsider(&mut self) {
+        let regret = &mut self.regret;
+        regret.settled += 1;
+        if regret.reused > regret.purged / 2 && regret.reused > MIN_TICK / 8 {
+            regret.reluctance = (regret.reluctance + 1).min(MAX_RELUCTANCE);
+            regret.settled = 0;
+        } else if regret.settled >= SETTLED {
+            regret.reluctance = regret.reluctance.saturating_sub(1);
+            regret.settled = 0;
+        }
+        regret.reused = 0;
+        regret.purged = 0;
     }
 
     /// The user's trimming threshold, if he set one, is obeyed at once.
