@@ -31,6 +31,11 @@ pub const MAX_ARENAS: usize = 64;
 /// from the arenas; more of them only spread the memory.
 const ARENAS_PER_CPU: usize = 2;
 
+/// The depot may always hold this many bytes.
+const LEAST_DEPOT: usize = 1 << 20;
+/// The depot is not drained for less than this many bytes.
+const LEAST_DRAIN: usize = 64 << 10;
+
 /// A heap, its lock, and who uses it.
 #[derive(Debug)]
 pub struct Arena<O: Os + 'static> {
@@ -67,6 +72,9 @@ pub struct Shared<O: Os + Copy + 'static> {
     fork: ForkPage,
     parked: AtomicU64,
     threads: AtomicUsize,
+    /// Bytes of chunks outside the arenas, and the most of them in recent ticks.
+    outside: AtomicUsize,
+    high: AtomicUsize,
     /// How many forks lie between the first process and this one.
     generation: AtomicU32,
 }
@@ -87,6 +95,8 @@ impl<O: Os + Copy + 'static> Shared<O> {
             fork: ForkPage::new(),
             parked: AtomicU64::new(0),
             threads: AtomicUsize::new(0),
+            outside: AtomicUsize::new(0),
+            high: AtomicUsize::new(0),
             generation: AtomicU32::new(0),
         }
     }
@@ -300,12 +310,30 @@ impl<O: Os + Copy + 'static> Shared<O> {
             let Some(mut heap) = self.lock(candidate) else {
                 continue;
             };
+            let outside = heap.used_bytes();
+            let mut filled = heap.fill(size, batch, false);
+            if !filled && self.depot.bytes() > (heap.system_bytes() / 16).max(LEAST_DRAIN) {
+                // Before the system is asked for memory, the depot gives up what it holds.
+                drop(heap);
+                self.drain_depot();
+                let Some(again) = self.lock(candidate) else {
+                    continue;
+                };
+                heap = again;
+                filled = heap.fill(size, batch, false);
+            }
             let before = heap.system_bytes();
-            let filled = heap.fill(size, batch);
+            if !filled {
+                filled = heap.fill(size, batch, true);
+            }
             let grown = heap.system_bytes().saturating_sub(before);
+            self.outside
+                .fetch_add(heap.used_bytes().wrapping_sub(outside), Ordering::Relaxed);
             drop(heap);
             if grown != 0 {
                 self.maps.give_up(&self.os, grown);
+                self.high
+                    .fetch_max(self.outside.load(Ordering::Relaxed), Ordering::Relaxed);
             }
             if filled {
                 return true;
@@ -316,7 +344,7 @@ impl<O: Os + Copy + 'static> Shared<O> {
             && let Some(made) = self.make_arena()
             && let Some(mut heap) = self.lock(made)
         {
-            return heap.fill(size, batch);
+            return heap.fill(size, batch, true);
         }
         false
     }
@@ -332,6 +360,7 @@ impl<O: Os + Copy + 'static> Shared<O> {
             if let Some(mut heap) = self.lock(candidate)
                 && let Some(chunk) = heap.aligned(align, size)
             {
+                self.outside.fetch_add(chunk.size(), Ordering::Relaxed);
                 return Some(chunk);
             }
         }
@@ -359,6 +388,7 @@ impl<O: Os + Copy + 'static> Shared<O> {
     fn release_without_ticks(&self, mut stack: Stack) -> bool {
         let mut held: Option<(usize, MutexGuard<'_, Heap<O>>, u64)> = None;
         let mut ticked = false;
+        let mut gone = 0;
         while let Some(chunk) = stack.pop(self.keys, State::Cached) {
             let owner = self.owner_of(chunk);
             if held.as_ref().is_none_or(|(number, ..)| *number != owner) {
@@ -371,10 +401,14 @@ impl<O: Os + Copy + 'static> Shared<O> {
                 });
             }
             match &mut held {
-                Some((_, heap, _)) => heap.free(chunk),
+                Some((_, heap, _)) => {
+                    gone += chunk.size();
+                    heap.free(chunk);
+                }
                 None => self.park(),
             }
         }
+        self.outside.fetch_sub(gone, Ordering::Relaxed);
         ticked | held.is_some_and(|(_, heap, before)| heap.ticks() != before)
     }
 
@@ -389,6 +423,7 @@ impl<O: Os + Copy + 'static> Shared<O> {
         let ticked = match self.lock(self.owner_of(chunk)) {
             Some(mut heap) => {
                 let before = heap.ticks();
+                self.outside.fetch_sub(chunk.size(), Ordering::Relaxed);
                 heap.free(chunk);
                 heap.ticks() != before
             }
@@ -412,6 +447,10 @@ impl<O: Os + Copy + 'static> Shared<O> {
     /// Enough was freed somewhere: what the depot and the mapping cache held without need goes.
     #[cold]
     fn on_tick(&self) {
+        let high = self.high.load(Ordering::Relaxed);
+        let outside = self.outside.load(Ordering::Relaxed);
+        self.high
+            .store(outside.max(high - high / 8), Ordering::Relaxed);
         self.maps.age(&self.os);
         for class in (2..CLASSES).filter(|class| self.depot.may_hold(*class)) {
             while let Some(magazine) = self.depot.take_idle(self.keys, class) {
@@ -442,13 +481,16 @@ impl<O: Os + Copy + 'static> Shared<O> {
         any
     }
 
-    /// How many bytes the depot may hold.
+    /// How many bytes the depot may hold: half of what the program had in use lately. What it
+    /// holds does not raise the peak, for it is given up before an arena grows.
     pub fn depot_limit(&self) -> usize {
         if self.settings.get(Key::Depot) == 0 {
-            0
-        } else {
-            self.settings.get(Key::DepotBytes)
+            return 0;
         }
+        let share = self.high.load(Ordering::Relaxed) / 2;
+        share
+            .max(LEAST_DEPOT)
+            .min(self.settings.get(Key::DepotBytes))
     }
 }
 

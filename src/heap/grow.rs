@@ -293,6 +293,9 @@ impl<O: Os + 'static> Heap<O> {
     fn account(&mut self, grant: &Grant) {
         let len = grant.end - grant.start;
         self.keys.extents.add(grant.start, grant.end, self.owner);
+        let again = len.min(self.regret.trimmed);
+        self.regret.trimmed -= again;
+        self.regret.reused += again;
         let counters = &mut self.counters;
         counters.system_bytes += len;
         counters.system_peak = counters.system_peak.max(counters.system_bytes);

@@ -107,20 +107,20 @@ impl<O: Os + 'static> Heap<O> {
     ///
     /// The rungs in order: fast bin; small bin, exact; for a large request the fast bins are
     /// consolidated; the unsorted bin is sorted, what fits exactly leaves; best fit; top; fast
-    /// bins consolidated; top grown.
-    pub fn fill(&mut self, size: usize, batch: &mut Batch) -> bool {
+    /// bins consolidated; top grown, if `may_grow`.
+    pub fn fill(&mut self, size: usize, batch: &mut Batch, may_grow: bool) -> bool {
         debug_assert!(size >= MIN_CHUNK && size.is_multiple_of(crate::size::ALIGN));
         if size > MAX_CHUNK {
             return false;
         }
         let before = batch.count;
-        self.fill_inner(size, batch);
+        self.fill_inner(size, batch, may_grow);
         let got = batch.count - before;
         self.took(got * size);
         got != 0
     }
 
-    fn fill_inner(&mut self, size: usize, batch: &mut Batch) {
+    fn fill_inner(&mut self, size: usize, batch: &mut Batch, may_grow: bool) {
         if size <= self.fast_limit() {
             self.rung_fast(size, batch);
         }
@@ -149,7 +149,7 @@ impl<O: Os + 'static> Heap<O> {
             }
             self.consolidate();
         }
-        if self.grow(size) {
+        if may_grow && self.grow(size) {
             self.rung_top(size, batch, Rung::Grown);
         }
     }

@@ -83,8 +83,10 @@ pub struct Heap<O: Os + 'static> {
 /// Whether giving pages back pays: see the module `purge`.
 #[derive(Debug, Default, Clone, Copy)]
 struct Regret {
-    /// Bytes discarded at the last tick that discarded any.
+    /// Bytes discarded at the last tick.
     purged: usize,
+    /// Bytes that top gave back and has not taken again.
+    trimmed: usize,
     /// Bytes of discarded pages that were handed out again since.
     reused: usize,
     /// How often the bytes that may stay dirty are doubled.
@@ -151,7 +153,13 @@ impl<O: Os + 'static> Heap<O> {
             epoch: 1,
             freed_since_tick: 0,
             ticks: 0,
-            regret: Regret { purged: 0, reused: 0, reluctance: 0, settled: 0 },
+            regret: Regret {
+                purged: 0,
+                trimmed: 0,
+                reused: 0,
+                reluctance: 0,
+                settled: 0,
+            },
         }
     }
 

@@ -28,8 +28,8 @@ const KEPT_HEAD: usize = 64;
 const MAX_RELUCTANCE: u32 = 2;
 /// Ticks without regret after which the reluctance falls.
 const SETTLED: u32 = 16;
-/// Unless the user set the trimming threshold, top may always keep this much.
-const MIN_TOP: usize = 1 << 20;
+/// Unless the user set the trimming threshold, top is not trimmed for less than this.
+const MIN_TRIM: usize = 256 << 10;
 
 impl<O: Os + 'static> Heap<O> {
     fn tick_length(&self) -> usize {
@@ -49,25 +49,36 @@ impl<O: Os + 'static> Heap<O> {
         if self.fast_bytes != 0 {
             self.consolidate();
         }
+        self.reconsider();
+        let share = (self.counters.used_bytes / 8) << self.regret.reluctance;
+        let keep = share + MIN_DIRT;
+        let before = self.counters.returned_bytes;
         if !self.settings.is_set(Key::TrimThreshold) {
-            let spare = self.top_low.min(self.top_size);
-            let keep = self.settings.get(Key::TopPad).max(MIN_TOP);
-            if spare > keep + MIN_TOP {
-                self.trim_top(self.top_size - spare + keep);
-            }
+            self.trim_idle_top(keep);
         }
         self.top_low = self.top_size;
-        if self.settings.get(Key::Purge) != 0 {
-            self.reconsider();
-            let share = (self.counters.used_bytes / 8) << self.regret.reluctance;
-            let keep = share + MIN_DIRT;
-            if self.counters.dirty_bytes > keep {
-                let before = self.counters.returned_bytes;
-                self.purge(keep, true);
-                self.regret.purged = (self.counters.returned_bytes - before) as usize;
-            }
+        if self.settings.get(Key::Purge) != 0 && self.counters.dirty_bytes > keep {
+            self.purge(keep, true);
         }
+        self.regret.purged = (self.counters.returned_bytes - before) as usize;
         self.epoch = (self.epoch + 1) & 0xff_ffff;
+    }
+
+    /// Gives back what top did not need since the last tick, as far as it is dirty and top and
+    /// bins together hold more than `keep` dirty bytes.
+    fn trim_idle_top(&mut self, keep: usize) {
+        let end = self.top + self.top_size;
+        let dirty = self.fresh.saturating_sub(self.top);
+        let idle = self
+            .fresh
+            .saturating_sub(end - self.top_low.min(self.top_size));
+        let excess = (self.counters.dirty_bytes + dirty).saturating_sub(keep);
+        let give = excess.min(idle);
+        if give >= MIN_TRIM {
+            let before = self.counters.returned_bytes;
+            self.trim_top(self.fresh - give - self.top);
+            self.regret.trimmed += (self.counters.returned_bytes - before) as usize;
+        }
     }
 
     /// Learns from what became of the pages that the last ticks discarded.
