@@ -100,18 +100,18 @@ fn handed_over(seed: u64, low: usize, high: usize, batch: usize, batches: u64) -
 }
 
 fn producer_consumer(percent: u64) -> u64 {
-    handed_over(31, 16, 512, 256, 120 * percent)
+    handed_over(31, 16, 512, 256, 200 * percent)
 }
 
 fn pipeline(percent: u64) -> u64 {
-    handed_over(32, 1024, 32 << 10, 32, 150 * percent)
+    handed_over(32, 1024, 32 << 10, 32, 300 * percent)
 }
 
 /// Both threads allocate, swap their batches, and free the other's.
 fn exchange(percent: u64) -> u64 {
     let (to_left, left_in) = sync_channel::<Vec<Block>>(2);
     let (to_right, right_in) = sync_channel::<Vec<Block>>(2);
-    let rounds = 60 * percent;
+    let rounds = 100 * percent;
     let side = move |seed: u64,
                      out: std::sync::mpsc::SyncSender<Vec<Block>>,
                      input: std::sync::mpsc::Receiver<Vec<Block>>| {
