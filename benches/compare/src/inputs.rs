@@ -59,19 +59,38 @@ impl Random {
     }
 }
 
-/// Makes what is missing in `directory`.
+/// Makes the inputs in `directory` unless they are there. They are made beside
+/// it and then moved, so that comparisons at the same time do not see half.
 pub fn prepare(directory: &Path) -> Result<Inputs> {
+    let current =
+        || fs::read_to_string(directory.join("edition")).is_ok_and(|text| text == EDITION);
     let inputs = Inputs {
         directory: directory.to_path_buf(),
     };
-    let mark = directory.join("edition");
-    if fs::read_to_string(&mark).is_ok_and(|text| text == EDITION) {
+    if current() {
         return Ok(inputs);
     }
-    if directory.exists() {
-        fs::remove_dir_all(directory)?;
+    let parent = directory
+        .parent()
+        .context("the inputs lie in a directory")?;
+    fs::create_dir_all(parent)?;
+    let made = tempfile::Builder::new()
+        .prefix("inputs")
+        .tempdir_in(parent)?;
+    make(made.path())?;
+    if !current() {
+        if directory.exists() {
+            fs::remove_dir_all(directory)?;
+        }
+        // Another comparison may have been faster: then its inputs serve.
+        if let Err(error) = fs::rename(made.path(), directory) {
+            ensure!(current(), "{}: {error}", directory.display());
+        }
     }
-    fs::create_dir_all(directory)?;
+    Ok(inputs)
+}
+
+fn make(directory: &Path) -> Result<()> {
     fs::write(directory.join("text"), text(30_000))?;
     fs::write(directory.join("lines"), lines(800_000))?;
     fs::write(directory.join("records.json"), records(14_000))?;
@@ -82,8 +101,8 @@ pub fn prepare(directory: &Path) -> Result<Inputs> {
     if let Some(git) = find_program("git") {
         repository(&git, &directory.join("repository"))?;
     }
-    fs::write(mark, EDITION)?;
-    Ok(inputs)
+    fs::write(directory.join("edition"), EDITION)?;
+    Ok(())
 }
 
 fn text(lines: u64) -> String {
