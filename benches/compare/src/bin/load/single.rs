@@ -92,7 +92,10 @@ pub fn replace(seed: u64, slots: usize, low: usize, high: usize, steps: u64) -> 
         if let Some(old) = table[slot].take() {
             sum = sum.wrapping_add(old.free());
         }
-        table[slot] = Some(Block::new(random.size(low, high), random.tag()));
+        let mut block = Block::new(random.size(low, high), random.tag());
+        // A program writes what it asks for: every page of it is present.
+        block.touch();
+        table[slot] = Some(block);
     }
     table
         .into_iter()

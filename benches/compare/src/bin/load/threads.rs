@@ -84,7 +84,11 @@ fn handed_over(seed: u64, low: usize, high: usize, batch: usize, batches: u64) -
             let mut random = Random::new(seed);
             for _ in 0..batches {
                 let blocks = (0..batch)
-                    .map(|_| Block::new(random.size(low, high), random.tag()))
+                    .map(|_| {
+                        let mut block = Block::new(random.size(low, high), random.tag());
+                        block.touch();
+                        block
+                    })
                     .collect();
                 sender.send(blocks).expect("the consumer is still there");
             }
