@@ -23,7 +23,7 @@ pub const LOADS: &[Load] = &[
     Load {
         name: "replace-256k",
         threads: 1,
-        run: |p| replace(4, 600, 1024, 256 << 10, 30_000 * p),
+        run: |p| replace(4, 600, 1024, 256 << 10, 15_000 * p),
     },
     Load {
         name: "batch-lifo",
