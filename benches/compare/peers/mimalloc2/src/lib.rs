@@ -1,0 +1,1 @@
+//! Brings mimalloc 2; its build script leaves the static library.

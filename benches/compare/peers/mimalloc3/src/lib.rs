@@ -1,0 +1,1 @@
+//! Brings mimalloc 3; its build script leaves the static library.

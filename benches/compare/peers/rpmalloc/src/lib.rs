@@ -1,0 +1,1 @@
+//! Brings rpmalloc; its build script leaves the static library.

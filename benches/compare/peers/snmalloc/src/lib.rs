@@ -1,0 +1,1 @@
+//! Brings snmalloc; its build script leaves the static library.
