@@ -171,6 +171,8 @@ fn imports_neither_allocate_nor_lock() {
         "pthread_setspecific",
         "pthread_atfork",
         "__register_atfork",
+        // As these, for a process that has no key left for us; it ends if that memory is refused.
+        "__cxa_thread_atexit_impl",
         // The end.
         "abort",
         // Only malloc_info, with nothing held.
