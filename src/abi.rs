@@ -28,10 +28,22 @@ use crate::size::ALIGN;
 const PTRDIFF_MAX: usize = isize::MAX as usize;
 
 /// Prepares the allocator of a process whose malloc this is. Idempotent; every function that
-/// may be a process's first call does it by itself.
+/// may be a process's first call does it by itself, once no cache could serve it.
 #[inline]
 pub fn start() {
     front::init(Source::ProgramBreak);
+}
+
+/// Whether the statistics are to be printed when the process exits.
+#[must_use]
+pub fn reports_at_exit() -> bool {
+    front::settings().get(Key::Stats) != 0
+}
+
+/// Prints the statistics to standard error. Freed memory stays as it is: others still allocate
+/// and free after this.
+pub fn report_at_exit() {
+    front::exit_report();
 }
 
 /// Sets errno and fails.
@@ -94,11 +106,25 @@ pub unsafe fn free(block: *mut c_void) {
 #[inline]
 #[must_use]
 pub fn calloc(count: usize, size: usize) -> *mut c_void {
-    start();
     match count.checked_mul(size) {
-        Some(bytes) => or_no_memory(front::calloc(bytes)),
+        Some(bytes) => {
+            let hit = front::cached(bytes);
+            if hit.is_null() {
+                return calloc_slow(bytes);
+            }
+            // SAFETY: the block has that many bytes and nobody else knows it.
+            unsafe { hit.write_bytes(0, bytes) };
+            hit.cast()
+        }
         None => fail(libc::ENOMEM),
     }
+}
+
+#[cold]
+#[inline(never)]
+fn calloc_slow(bytes: usize) -> *mut c_void {
+    start();
+    or_no_memory(front::calloc(bytes))
 }
 
 /// Changes the size of a block, moving it if need be. NULL is allocated anew; size 0 frees the
@@ -294,12 +320,4 @@ pub fn mallopt(parameter: c_int, value: c_int) -> c_int {
 pub fn malloc_trim(pad: usize) -> c_int {
     start();
     c_int::from(front::trim(pad))
-}
-
-/// What is left to do when a process exits whose malloc this is: to print the statistics, if
-/// the user asked for them. Freed memory stays; others still allocate and free after this.
-pub fn finish() {
-    if front::settings().get(Key::Stats) != 0 {
-        front::exit_report();
-    }
 }

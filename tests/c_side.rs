@@ -243,20 +243,6 @@ fn a_privileged_program_ignores_its_environment() {
     assert_eq!((out.as_str(), err.as_str()), ("secure 1 perturbed 0\n", ""));
 }
 
-/// The dynamic linker's own account of the order in which it initialises libraries.
-#[test]
-fn our_constructor_is_the_first() {
-    let outcome = run("ctor.cpp", &[], &[("LD_DEBUG", "files")]);
-    let err = outcome.err();
-    let order: Vec<&str> = err
-        .lines()
-        .filter_map(|line| line.split_once("calling init: ").map(|(_, object)| object))
-        .collect();
-    let position = |part: &str| order.iter().position(|object| object.contains(part));
-    assert_eq!(position("libfencepost.so"), Some(0), "{order:?}");
-    assert!(position("libstdc++").is_some(), "{order:?}");
-}
-
 #[test]
 fn statistics_are_printed_at_exit_when_asked_for() {
     let quiet = run("ctor.cpp", &[], &[("FENCEPOST_STATS", "0")]);

@@ -28,6 +28,17 @@ use crate::report::Line;
 #[inline]
 #[must_use]
 pub extern "C" fn operator_new(size: usize) -> *mut c_void {
+    let hit = front::cached(size);
+    if hit.is_null() {
+        operator_new_slow(size)
+    } else {
+        hit.cast()
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn operator_new_slow(size: usize) -> *mut c_void {
     super::start();
     front::malloc(size).cast()
 }

@@ -12,6 +12,8 @@ fn main() {
     ] {
         println!("cargo:rustc-cdylib-link-arg=-Wl,{argument}");
     }
-    // A crate without std names no C library; ours must be initialised after it.
+    // A crate without std names no C library: the libc crate leaves that to std as soon as any
+    // crate of the build wants its default features. It must be named, also for the order: the
+    // C library is initialised before us.
     println!("cargo:rustc-link-lib=c");
 }

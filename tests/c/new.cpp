@@ -4,6 +4,7 @@
 #include <initializer_list>
 #include <new>
 #include <sys/resource.h>
+#include <sys/wait.h>
 
 using std::align_val_t;
 using std::nothrow;
@@ -133,8 +134,28 @@ template <std::size_t A> static void aligned() {
     not_throwing(quiet_array);
 }
 
+// Memory that is really used up, and a handler that gives some back.
+static void out_of_address_space() {
+    rlimit limit{rlim_t(512) << 20, rlim_t(512) << 20};
+    CHECK(setrlimit(RLIMIT_AS, &limit) == 0);
+    CHECK((reserve = malloc(150 << 20)) != nullptr);
+    void *large = nullptr;
+    std::set_new_handler(release_reserve);
+    calls = 0;
+    for (int i = 0; i < 8 && calls == 0; i++)
+        CHECK((large = opaque(operator new(100 << 20))) != nullptr);
+    CHECK(calls == 1 && reserve == nullptr && large != nullptr);
+}
+
 int main() {
     check_preloaded();
+    if (pid_t child = fork()) {
+        int status;
+        CHECK(waitpid(child, &status, 0) == child && status == 0);
+    } else {
+        out_of_address_space();
+        return 0;
+    }
     auto make = [](std::size_t n) { return operator new(n); };
     auto make_array = [](std::size_t n) { return operator new[](n); };
     auto quiet = [](std::size_t n) { return operator new(n, nothrow); };
@@ -155,15 +176,5 @@ int main() {
     aligned<4096>();
     aligned<1 << 20>();
 
-    // Memory that is really used up, and a handler that gives some back.
-    rlimit limit{rlim_t(512) << 20, rlim_t(512) << 20};
-    CHECK(setrlimit(RLIMIT_AS, &limit) == 0);
-    CHECK((reserve = malloc(150 << 20)) != nullptr);
-    void *large = nullptr;
-    std::set_new_handler(release_reserve);
-    calls = 0;
-    for (int i = 0; i < 8 && calls == 0; i++)
-        CHECK((large = opaque(operator new(100 << 20))) != nullptr);
-    CHECK(calls == 1 && reserve == nullptr && large != nullptr);
     puts("ok");
 }
