@@ -259,7 +259,7 @@ fn redis_play(stage: &mut Stage, paths: &[std::path::PathBuf]) {
         panic!("three programs")
     };
     let server = Server::start(stage, server, client);
-    let socket = server.socket().clone();
+    let socket = server.socket().to_path_buf();
     let in_dir = |program| stage.dress(Run::new(program)).arg("-s").arg(&socket);
 
     // Every reply to a fixed list of commands over all types.

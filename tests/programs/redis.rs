@@ -1,7 +1,7 @@
 //! One redis server on a unix socket, killed with the value that holds it.
 
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ pub struct Server {
 
 impl Server {
     /// Starts `server` in the stage's directory and waits until it answers.
-    pub fn start(stage: &Stage, server: &PathBuf, client: &PathBuf) -> Self {
+    pub fn start(stage: &Stage, server: &Path, client: &Path) -> Self {
         let socket = stage.dir().join("redis.sock");
         let run = stage
             .dress(Run::new(server))
@@ -36,7 +36,7 @@ impl Server {
             .expect("redis-server can be started");
         let mut server = Server {
             child,
-            client: client.clone(),
+            client: client.to_path_buf(),
             socket,
         };
         let deadline = Instant::now() + Duration::from_secs(20);
@@ -55,7 +55,7 @@ impl Server {
     }
 
     /// The socket to talk to.
-    pub fn socket(&self) -> &PathBuf {
+    pub fn socket(&self) -> &Path {
         &self.socket
     }
 
