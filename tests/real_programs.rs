@@ -101,7 +101,7 @@ fn jq_is_the_same() {
     identical(&["jq"], ALL, |stage, paths| {
         stage
             .script("work.jq")
-            .input("in.json", generate::json(4_000));
+            .input("in.json", generate::json(2_000));
         stage.run(
             Run::new(&paths[0]).args(["-S", "-f", "work.jq", "in.json"]),
             0,
@@ -140,7 +140,7 @@ fn sort_is_the_same() {
     identical_unasked(&["sort"], ALL, |stage, paths| {
         // Enough lines for sort's threads, enough files for thousands of small
         // blocks, and a buffer so small that it merges temporary files.
-        stage.input("lines", generate::lines(300_000));
+        stage.input("lines", generate::lines(140_000));
         let sort = || Run::new(&paths[0]).args(["-T", "."]);
         let run = sort().args(["--parallel=2", "-k2,2", "-k3,3nr", "-o", "by-word", "lines"]);
         stage.run(run, 0);
@@ -227,7 +227,7 @@ fn git_is_the_same() {
 #[test]
 fn cc1_is_the_same() {
     identical(&["gcc"], ALL, |stage, paths| {
-        stage.input("work.i", generate::c_source(250));
+        stage.input("work.i", generate::c_source(120));
         stage.input(
             "broken.i",
             "int f(int x) { retrun x + y; }\nstruct s { int : 99; };\n",
@@ -263,28 +263,16 @@ fn redis_play(stage: &mut Stage, paths: &[std::path::PathBuf]) {
     let in_dir = |program| stage.dress(Run::new(program)).arg("-s").arg(&socket);
 
     // Every reply to a fixed list of commands over all types.
-    let commands = generate::redis_commands(12_000);
+    let commands = generate::redis_commands(8_000);
     let replies = in_dir(client)
         .stdin(commands)
         .output()
         .expect_success("redis-cli");
     // The benchmark's own numbers are times; what it leaves in the server is not.
-    let load = "set,get,incr,lpush,rpush,lpop,sadd,hset,zadd,lrange_100,mset";
+    let load = "set,get,incr,lpush,rpush,lpop,sadd,hset,zadd,mset";
     in_dir(benchmark)
         .args([
-            "-q",
-            "-n",
-            "12000",
-            "-c",
-            "20",
-            "-P",
-            "8",
-            "-d",
-            "300",
-            "--threads",
-            "2",
-            "-t",
-            load,
+            "-q", "-n", "8000", "-c", "20", "-P", "8", "-d", "300", "-t", load,
         ])
         .output()
         .expect_success("redis-benchmark");
