@@ -68,6 +68,19 @@ impl Server {
         run.timeout(Duration::from_secs(60)).output().out()
     }
 
+    /// Waits until a section of `INFO` has the line.
+    pub fn wait_for(&self, section: &str, line: &str) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let info = self.ask(&["INFO", section]);
+            if info.lines().any(|l| l.trim_end() == line) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "no {line} in\n{info}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Shuts the server down in the orderly way; what it wrote on stderr.
     pub fn stop(mut self) -> Vec<u8> {
         self.ask(&["SHUTDOWN", "NOSAVE"]);
