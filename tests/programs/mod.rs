@@ -199,14 +199,13 @@ fn difference(what: &str, with: &Stage, a: &[u8], b: &[u8]) -> String {
 /// The number of allocations that the statistics on `stderr` report, over all
 /// processes that printed some.
 fn mallocs(stderr: &[u8]) -> u64 {
-    let text = String::from_utf8_lossy(stderr);
-    text.lines()
-        .filter_map(|line| line.split("malloc").nth(1))
-        .filter_map(|rest| {
-            rest.split(|c: char| !c.is_ascii_digit())
-                .find(|digits| !digits.is_empty())?
-                .parse::<u64>()
-                .ok()
+    String::from_utf8_lossy(stderr)
+        .lines()
+        .filter_map(|line| {
+            line.trim_start()
+                .strip_prefix("calls")?
+                .split_once(" mallocs")
         })
+        .map(|(number, _)| number.trim().parse::<u64>().expect("a number of calls"))
         .sum()
 }
