@@ -9,24 +9,26 @@ static void *freed(size_t size)
     return p;
 }
 
-static void *cached(void) { return freed(40); }
-static void *tiny(void) { return freed(1); }
-static void *medium(void) { return freed(700); }
-static void *large(void) { return freed(20000); }
-
-/* Kept from top by a neighbour, so that it has to go into a bin. */
-static void *binned(void)
+/* With a neighbour that keeps it from top, so that it has to go into a bin
+ * when no cache takes it. */
+static void *freed_below(size_t size)
 {
-    void *p = fresh(30000);
-    void *neighbour = malloc(30000);
+    void *p = fresh(size);
+    void *neighbour = malloc(size);
     free(p);
     return neighbour ? p : 0;
 }
 
+static void *tiny(void) { return freed_below(1); }
+static void *cached(void) { return freed_below(40); }
+static void *medium(void) { return freed_below(700); }
+static void *large(void) { return freed_below(20000); }
+static void *binned(void) { return freed_below(100000); }
+
 static void *sorted(void)
 {
     void *p = binned();
-    free(malloc(60000)); /* sorts the unsorted bin */
+    free(malloc(120000)); /* sorts the unsorted bin */
     return p;
 }
 
@@ -34,7 +36,7 @@ static void *sorted(void)
 static void *coalesced(void)
 {
     char *p[3], *last;
-    size_t size = 20000;
+    size_t size = 80000;
     for (int i = 0; i < 3; i++)
         p[i] = fresh(size);
     last = malloc(size);

@@ -137,15 +137,15 @@ static void uaf_heap_pointer(void) { write_after_free(40, 0, (size_t)malloc(40),
 static void uaf_stack_pointer(void) { write_after_free(40, 0, (size_t)&usable & ~15ul, 254); }
 static void uaf_medium_fd(void) { write_after_free(900, 0, 0x4141414141414141, 128); }
 static void uaf_medium_bk(void) { write_after_free(900, 1, 0x4141414141414141, 128); }
-static void uaf_large_fd(void) { write_after_free(9000, 0, 0x4141414141414141, 128); }
-static void uaf_large_bk(void) { write_after_free(9000, 1, 0x4141414141414141, 128); }
+static void uaf_large_fd(void) { write_after_free(70000, 0, 0x4141414141414141, 128); }
+static void uaf_large_bk(void) { write_after_free(70000, 1, 0x4141414141414141, 128); }
 
 /* nextsize links: chunks of different sizes in one large bin. */
 static void uaf_nextsize(int word)
 {
     size_t *p[40];
     for (int i = 0; i < 40; i++) {
-        p[i] = fresh(20000 + 16 * i);
+        p[i] = fresh(70000 + 16 * i);
         malloc(100000 + i);
     }
     for (int i = 0; i < 40; i += 2)
@@ -154,11 +154,11 @@ static void uaf_nextsize(int word)
     tell(p[20]);
     p[20][word] = 0x4141414141414141;
     for (int i = 0; i < 40; i++)
-        malloc(20000 + 16 * (39 - i));
+        malloc(70000 + 16 * (39 - i));
     for (int i = 1; i < 40; i += 2)
         free(p[i]);
     for (int i = 0; i < 40; i++)
-        malloc(20000 + 16 * i);
+        malloc(70000 + 16 * i);
 }
 static void uaf_fd_nextsize(void) { uaf_nextsize(2); }
 static void uaf_bk_nextsize(void) { uaf_nextsize(3); }
@@ -176,39 +176,32 @@ static void freed_head(size_t size)
     free(r);
 }
 static void freed_head_small(void) { freed_head(40); }
-static void freed_head_large(void) { freed_head(30000); }
+static void freed_head_large(void) { freed_head(70000); }
 
 /* prev_size of the chunk behind a free one: where the free chunk ends. */
 static void prev_size(void)
 {
     char *a, *b;
-    neighbours(30000, &a, &b);
+    neighbours(70000, &a, &b);
     free(a);
     tell(b);
     *(size_t *)(b - 16) = 0x20;
     free(b);
-    malloc(50000);
+    malloc(120000);
 }
 
-/* The size of top. */
-static void top_size(void)
+/* The head of top, behind the highest chunk. */
+static void top_head(void)
 {
-    char *p = fresh(40), *end = sbrk(0);
-    char *last = 0;
-    /* The highest chunk of the break's heap, then the head behind it. */
-    for (int i = 0; i < 3000; i++) {
-        char *q = malloc(600);
-        if (q > last && q < end)
-            last = q;
+    char *p = 0;
+    for (int i = 0; i < 3; i++) {
+        char *q = fresh(70000);
+        p = q > p ? q : p;
     }
-    if (!last)
-        last = p;
-    size_t n = malloc_usable_size(last);
-    usable = n;
-    tell(last + n + 8);
-    *(size_t *)(last + n) = ~0ul;
-    for (int i = 0; i < 3000; i++)
-        malloc(600 + i);
+    tell(p + usable + 8);
+    *(size_t *)(p + usable) = ~0ul;
+    for (int i = 0; i < 100; i++)
+        malloc(70000);
 }
 
 static const struct {
@@ -227,7 +220,7 @@ static const struct {
     CRIME(uaf_last), CRIME(uaf_middle), CRIME(uaf_first), CRIME(uaf_heap_pointer),
     CRIME(uaf_stack_pointer), CRIME(uaf_medium_fd), CRIME(uaf_medium_bk), CRIME(uaf_large_fd),
     CRIME(uaf_large_bk), CRIME(uaf_fd_nextsize), CRIME(uaf_bk_nextsize),
-    CRIME(freed_head_small), CRIME(freed_head_large), CRIME(prev_size), CRIME(top_size),
+    CRIME(freed_head_small), CRIME(freed_head_large), CRIME(prev_size), CRIME(top_head),
 };
 
 int main(int argc, char **argv)
