@@ -23,7 +23,7 @@ pub fn compile_c(source: &Path, flags: &[&str]) -> PathBuf {
     static DONE: OnceLock<Done> = OnceLock::new();
     static SERIAL: AtomicU32 = AtomicU32::new(0);
 
-    let cplusplus = !source.extension().is_some_and(|e| e == "c");
+    let cplusplus = source.extension().is_none_or(|e| e != "c");
     let compiler = if cplusplus {
         std::env::var("CXX").unwrap_or_else(|_| "c++".into())
     } else {

@@ -9,6 +9,8 @@ use std::sync::OnceLock;
 mod compile;
 mod run;
 
+// Not every test file compiles or runs something.
+#[allow(unused_imports)]
 pub use compile::compile_c;
 #[allow(unused_imports)]
 pub use run::{Outcome, Run, kill_group, program};

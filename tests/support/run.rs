@@ -9,6 +9,14 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
+/// Tunables that a preloaded child inherits from the test's environment.
+const FORWARDED: &[&str] = &[
+    "FENCEPOST_CACHE",
+    "FENCEPOST_DEPOT",
+    "MALLOC_ARENA_MAX",
+    "GLIBC_TUNABLES",
+];
+
 /// How a child ended and what it said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
@@ -126,7 +134,14 @@ impl Run {
     }
 
     /// Loads the preload library into the child and into whatever it starts.
-    pub fn preload(self) -> Self {
+    /// The tunables in [`FORWARDED`] go along when the test's own environment
+    /// has them, so `FENCEPOST_CACHE=0 cargo test` tests without the caches.
+    pub fn preload(mut self) -> Self {
+        for name in FORWARDED {
+            if let Some(value) = std::env::var_os(name) {
+                self = self.env(name, value);
+            }
+        }
         self.env("LD_PRELOAD", super::preload_library())
     }
 
