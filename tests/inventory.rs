@@ -160,7 +160,7 @@ fn check(text: &str, functions: &[Function]) -> Vec<String> {
     for row in rows.values() {
         let number = row.number;
         let background = row.marks.iter().all(|m| m == "X");
-        if background != !row.none.is_empty() {
+        if background == row.none.is_empty() {
             wrong.push(format!(
                 "row {number}: a reason for no test belongs to rows marked X alone, and to all of them"
             ));

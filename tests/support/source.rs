@@ -63,3 +63,17 @@ pub fn words(stream: TokenStream) -> Vec<String> {
     }
     all
 }
+
+/// Whether the file says `#![forbid(unsafe_code)]`.
+pub fn forbids_unsafe(stream: &TokenStream) -> bool {
+    let tokens: Vec<TokenTree> = stream.clone().into_iter().collect();
+    tokens.windows(3).any(|window| {
+        let [hash, bang, TokenTree::Group(group)] = window else {
+            return false;
+        };
+        let pair = [hash.clone(), bang.clone()];
+        sign(&pair, 0, '#')
+            && sign(&pair, 1, '!')
+            && words(group.stream()) == ["forbid", "unsafe_code"]
+    })
+}
