@@ -268,6 +268,7 @@ fn ways_around_the_law_are_found() {
         "#[path = \"heap/mod.rs\"]\nmod other;\n",
         &[detour],
     );
+    breaks("lib.rs", "#[macro_use]\nmod size;\n", &[detour]);
 }
 
 #[test]

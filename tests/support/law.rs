@@ -43,7 +43,8 @@ pub enum Rule {
     Strangers,
     /// A file or path that the law does not know.
     Unplaced,
-    /// A way around the law: a glob or an alias of the crate root, `#[path]`.
+    /// A way around the law: a glob or an alias of the crate root, `#[path]`,
+    /// `#[macro_use]`.
     Detour,
     /// loom named outside of its place.
     Loom,
@@ -225,6 +226,13 @@ impl Reader<'_> {
         let tokens: Vec<TokenTree> = group.stream().into_iter().collect();
         if words.first().is_some_and(|w| w == "path") && source::sign(&tokens, 1, '=') {
             self.report(line, Rule::Detour, "#[path] hides where a module lies");
+        }
+        if words.iter().any(|w| w == "macro_use") {
+            self.report(
+                line,
+                Rule::Detour,
+                "#[macro_use] makes macros known without a path",
+            );
         }
         for name in ["no_mangle", "export_name", "linkage"] {
             if words.iter().any(|w| w == name) && !self.may_export() {
