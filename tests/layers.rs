@@ -47,6 +47,7 @@ const LAW: Law = Law {
     loom_cfg: &[],
     unsafe_files: &[],
     statics: &[],
+    plain_types: &["Tunable"],
     max_lines: 600,
 };
 
@@ -80,6 +81,7 @@ const SMALL: Law = Law {
     loom_cfg: &[],
     unsafe_files: &[],
     statics: &[],
+    plain_types: &["Table"],
     max_lines: 40,
 };
 
@@ -402,6 +404,8 @@ fn mutable_state_is_listed() {
         &[(2, Rule::Static)],
     );
     breaks("heap.rs", "static N: &'static [Option<u8>] = &[];\n", &[]);
+    breaks("heap.rs", "static T: [Table; LEN] = t();\n", &[]);
+    breaks("heap.rs", "static T: [Other; LEN] = t();\n", &[found]);
     let listed = Law {
         statics: &[("heap.rs", "STATE"), ("heap.rs", "GONE")],
         ..SMALL

@@ -30,6 +30,8 @@ pub struct Law {
     pub unsafe_files: &'static [&'static str],
     /// Exactly the statics that are mutable state: file and name.
     pub statics: &'static [(&'static str, &'static str)],
+    /// Types of ours without mutable state, of which constant tables are made.
+    pub plain_types: &'static [&'static str],
     /// The longest that a file may be.
     pub max_lines: usize,
 }
@@ -245,13 +247,8 @@ impl Reader<'_> {
         }
         if words.iter().any(|w| w == "unsafe_code")
             && words.iter().any(|w| w == "allow" || w == "expect")
-            && !self.law.unsafe_files.contains(&self.file.as_str())
         {
-            self.report(
-                line,
-                Rule::Unsafe,
-                "allows unsafe code, but is not listed for it",
-            );
+            self.unlisted_unsafe(line, "allows unsafe code and is not listed for it");
         }
         let place = Place {
             in_attribute: true,
@@ -259,6 +256,23 @@ impl Reader<'_> {
             ..place.clone()
         };
         self.tokens(group.stream(), &place);
+    }
+
+    /// Whether a word in a type stands for no mutable state. Names in capitals
+    /// are constants, which give the lengths of arrays.
+    fn is_plain(&self, word: &str) -> bool {
+        word == "static"
+            || PLAIN.contains(&word)
+            || self.law.plain_types.contains(&word)
+            || word.len() > 1 && word.chars().all(|c| c.is_ascii_uppercase() || c == '_')
+    }
+
+    /// Reports unsafe code where it must not be, once per file.
+    fn unlisted_unsafe(&mut self, line: usize, what: &str) {
+        let told = self.found.iter().any(|v| v.rule == Rule::Unsafe);
+        if !told && !self.law.unsafe_files.contains(&self.file.as_str()) {
+            self.report(line, Rule::Unsafe, what);
+        }
     }
 
     fn may_export(&self) -> bool {
@@ -283,10 +297,7 @@ impl Reader<'_> {
             .take_while(|t| !matches!(t, TokenTree::Punct(p) if matches!(p.as_char(), '=' | ';')))
             .cloned()
             .collect();
-        let plain = !mutable
-            && source::words(kind)
-                .iter()
-                .all(|w| w == "static" || PLAIN.contains(&w.as_str()));
+        let plain = !mutable && source::words(kind).iter().all(|w| self.is_plain(w));
         if plain {
             return;
         }
@@ -390,10 +401,8 @@ impl Reader<'_> {
                 return behind.max(at + 1);
             }
             "unsafe" => {
+                self.unlisted_unsafe(line, "unsafe in a file that is not listed");
                 self.has_unsafe = true;
-                if !self.law.unsafe_files.contains(&self.file.as_str()) {
-                    self.report(line, Rule::Unsafe, "unsafe in a file that is not listed");
-                }
             }
             "loom" => self.loom(line, place),
             "global_asm" if !self.may_export() => self.report(
