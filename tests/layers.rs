@@ -41,7 +41,6 @@ const LAW: Law = Law {
     ],
     strangers: &[("cache", "guard")],
     members: &["preload", "cli"],
-    exporters: &["preload"],
     without_unsafe: &["mmu"],
     loom: &["sync"],
     loom_cfg: &[],
@@ -91,7 +90,6 @@ const SMALL: Law = Law {
     ],
     strangers: &[("cache", "guard")],
     members: &["preload", "cli"],
-    exporters: &["preload"],
     without_unsafe: &["mmu"],
     loom: &["sync"],
     loom_cfg: &[],
@@ -386,7 +384,7 @@ fn the_library_exports_no_symbol() {
         &[export],
     );
     breaks("heap.rs", "// #[no_mangle]\nfn no_mangle() {}\n", &[]);
-    breaks("cli/main.rs", "#[no_mangle]\nfn malloc() {}\n", &[export]);
+    breaks("cli/main.rs", "#[no_mangle]\nfn main() {}\n", &[]);
     breaks("preload/lib.rs", "#[no_mangle]\nfn malloc() {}\n", &[]);
 }
 

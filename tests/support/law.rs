@@ -16,10 +16,9 @@ pub struct Law {
     pub layers: &'static [(&'static str, u8)],
     /// Pairs in one layer that must not know each other.
     pub strangers: &'static [(&'static str, &'static str)],
-    /// Directories that are packages of their own, above all layers.
+    /// Directories that are packages of their own, above all layers. They are linked by nobody,
+    /// so what they export reaches no other program.
     pub members: &'static [&'static str],
-    /// Members that may export symbols.
-    pub exporters: &'static [&'static str],
     /// Modules that must forbid unsafe code.
     pub without_unsafe: &'static [&'static str],
     /// Modules that may name loom.
@@ -237,11 +236,11 @@ impl Reader<'_> {
             );
         }
         for name in ["no_mangle", "export_name", "linkage"] {
-            if words.iter().any(|w| w == name) && !self.may_export() {
+            if words.iter().any(|w| w == name) && self.member.is_none() {
                 self.report(
                     line,
                     Rule::Export,
-                    format!("{name}: only the preload member exports symbols"),
+                    format!("{name}: the library exports no symbols"),
                 );
             }
         }
@@ -273,12 +272,6 @@ impl Reader<'_> {
         if !told && !self.law.unsafe_files.contains(&self.file.as_str()) {
             self.report(line, Rule::Unsafe, what);
         }
-    }
-
-    fn may_export(&self) -> bool {
-        self.member
-            .as_deref()
-            .is_some_and(|member| self.law.exporters.contains(&member))
     }
 
     /// A `static` whose name stands at `tokens[at]` or behind a `mut` there.
@@ -405,7 +398,7 @@ impl Reader<'_> {
                 self.has_unsafe = true;
             }
             "loom" => self.loom(line, place),
-            "global_asm" if !self.may_export() => self.report(
+            "global_asm" if self.member.is_none() => self.report(
                 line,
                 Rule::Export,
                 "global_asm: assembly beside the functions can define symbols",
