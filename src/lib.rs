@@ -1,26 +1,119 @@
 //! fencepost: a ptmalloc-style memory allocator in pure Rust.
+//!
+//! A Rust program sets [`Fencepost`] as its `#[global_allocator]`; any other Linux program gets
+//! it through `LD_PRELOAD` (the member `fencepost-preload`, `libfencepost.so`). It is the
+//! ptmalloc of glibc up to 2.42, with fast bins, rebuilt so that it is fast, hardened, gives
+//! memory back, and cannot deadlock in fork.
+//!
+//! # Vocabulary
+//!
+//! Memory is cut into **chunks** with boundary tags ([`chunk`] has the picture). Free chunks wait
+//! in **bins**: fast, unsorted, small, large ([`bins`]). What no bin holds comes from **top**, the
+//! chunk at the end of a heap's newest **segment** ([`heap`]). A **fencepost** is the little chunk
+//! that closes a segment which does not end in top. A heap behind a lock is an **arena**; arena 0,
+//! the *main* arena, grows by the program break or in a reserved region of its own, the others in
+//! aligned regions ([`arena`]). In front of the arenas every thread has a **cache** of two
+//! **magazines** per size class, and all threads exchange full magazines in the **depot**
+//! ([`cache`]). Requests from 128 KiB on own a **mapping**.
+//!
+//! # A malloc goes down
+//!
+//! 1. [`front::cached`] finds the class of the request and pops the thread's magazine: no lock, no
+//!    atomic instruction, no call. The chunk's tag is verified and rewritten.
+//! 2. On a miss [`front`] decides. A chunk of at least the mapping threshold gets a mapping
+//!    ([`arena::Maps`]): a kept one, moved to size, or a new one. glibc asks the bins first; this
+//!    is deliberate, for a mapping grows by `mremap` and goes back whole.
+//! 3. Otherwise the cache takes its spare magazine, then one from the depot, then asks its arena
+//!    to [`fill`](heap::Heap::fill) a batch. The ladder: fast bin, small bin, (a large request
+//!    consolidates the fast bins,) unsorted bin, best fit, top. A batch is carved contiguously and
+//!    starts with a few chunks, so that a small program stays small.
+//! 4. Before top grows, the depot is emptied into the arenas and as much as is asked for is given
+//!    up by the mapping cache: what we keep for speed never raises the peak.
+//! 5. If the break is refused, a mapped segment serves; if that is refused, NULL with ENOMEM.
+//!
+//! # A free comes back
+//!
+//! 1. [`os::Extents`] says whether the pointer is aligned and lies in heap memory: one load and a
+//!    compare, before any head is read. (Guard mode's pool will be outside, so it costs nothing.)
+//! 2. The chunk's tag, keyed over address, size, flags and state, must say *used*. Anything else
+//!    ends in one line that names the misuse ([`report`]).
+//! 3. The chunk is pushed on the thread's magazine. A full one becomes the spare, the old spare
+//!    goes to the depot; what the depot has no room for, or held for a whole tick without need,
+//!    goes home to the arenas that own it, where it merges with its neighbours.
+//! 4. Every so many freed bytes a *tick* passes ([`heap`], module `purge`): idle memory at top and
+//!    whole free pages inside the heap go back to the system.
+//!
+//! # Promises
+//!
+//! - **Hardened.** Sizes and flags are vouched for by 32-bit tags, links of free chunks are masked
+//!   with a secret and verified when followed; top's size and the lengths of mappings are kept
+//!   out of the user's reach. Every check is always on.
+//! - **Fork.** No lock is held while a fork runs and nothing is done in a prepare handler. The
+//!   child abandons what it finds locked ([`arena`]).
+//! - **Failure.** Every system call may fail at any time; out of memory is a null pointer, and the
+//!   heap is as it was.
+//! - Nothing on an allocation path allocates, formats, panics, or touches errno.
+//!
+//! # The layer law
+//!
+//! A file may use its own layer and layers with a lower number, never a higher one;
+//! `tests/layers.rs` enforces it, with the list of files that may hold `unsafe`.
+//!
+//! | # | layer | knows |
+//! |---|---|---|
+//! | 0 | [`size`], [`config`], [`report`], [`sync`] | numbers, tunables, last words, atomics and the futex lock |
+//! | 1 | `mmu` (planned) | a pure model of pages; `forbid(unsafe_code)` |
+//! | 2 | [`os`] | the seam to the kernel; which addresses are heap |
+//! | 3 | [`chunk`] | one chunk in memory |
+//! | 4 | [`bins`] | where free chunks wait |
+//! | 5 | [`heap`] | ptmalloc's algorithm over one set of segments |
+//! | 6 | [`arena`] | heaps behind locks, the depot, mapped chunks |
+//! | 7 | [`cache`], `guard` (planned) | the per-thread cache; the debug pool |
+//! | 8 | [`front`], [`stats`] | who serves a request; counters |
+//! | 9 | [`global`], [`abi`] | `GlobalAlloc`; C semantics as Rust functions |
+//! | 10 | `src/preload`, `src/cli` | exported C names; the command line |
+//!
+//! Exports live only in `src/preload`: a `#[no_mangle] malloc` here would replace malloc in every
+//! program that merely depends on this crate.
+//!
+//! # Targets
+//!
+//! x86-64 with glibc is the first target. On aarch64 the same hot path is used; on 32-bit targets
+//! a head keeps its eight bytes, so everything above holds there too, at the price of 16-byte
+//! alignment. The page size is read at run time.
 #![no_std]
+#![warn(missing_docs)]
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("fencepost supports Linux only: it is built on brk, mmap, madvise and futex");
 
-#[cfg(not(loom))]
-pub mod abi;
-pub mod arena;
-pub mod bins;
-pub mod cache;
-pub mod chunk;
+// In layer order.
+pub mod size;
+
 pub mod config;
+pub mod report;
+pub mod sync;
+
+pub mod os;
+
+pub mod chunk;
+
+pub mod bins;
+
+pub mod heap;
+
+pub mod arena;
+
+pub mod cache;
+
 #[cfg(not(loom))]
 pub mod front;
+pub mod stats;
+
+#[cfg(not(loom))]
+pub mod abi;
 #[cfg(not(loom))]
 pub mod global;
-pub mod heap;
-pub mod os;
-pub mod report;
-pub mod size;
-pub mod stats;
-pub mod sync;
 
 #[cfg(not(loom))]
 pub use global::Fencepost;
