@@ -9,6 +9,12 @@ use crate::size::{ALIGN, HEADER, MIN_CHUNK, align_down, align_up};
 
 /// The largest step in which a growing heap runs ahead of the need, in bytes.
 const MAX_AHEAD: usize = 8 << 20;
+/// Heaps of this many bytes make pages resident ahead of need,
+const POPULATE_FROM: usize = 512 << 10;
+/// for chunks of at most this size,
+const POPULATE_SIZE: usize = 4 << 10;
+/// and at most this many bytes ahead.
+const POPULATE_MOST: usize = 128 << 10;
 /// The first mapped segment, when growing is refused; later ones are larger.
 const FIRST_SEGMENT: usize = 1 << 20;
 
@@ -156,6 +162,9 @@ impl<O: Os + 'static> Heap<O> {
         self.segments.push(&self.os, segment);
         self.account(&grant);
         self.fresh = grant.fresh;
+        if self.populated != usize::MAX {
+            self.populated = 0;
+        }
         self.set_top(grant.start, grant.end - grant.start, true);
         self.top_low = 0;
         true
@@ -327,6 +336,37 @@ impl<O: Os + 'static> Heap<O> {
         }
     }
 
+    /// Top is about to be touched up to `touched` for the first time: makes a few more pages
+    /// resident along with it, for in a growing heap they are next, and one call costs less
+    /// than a fault for each. A share of the heap, so that it hardly shows in its size; nothing
+    /// for large chunks, which their users may never touch.
+    pub(super) fn populate_ahead(&mut self, touched: usize, size: usize) {
+        if touched <= self.populated || self.counters.system_bytes < POPULATE_FROM {
+            return;
+        }
+        if size > POPULATE_SIZE {
+            self.populated = self.populated.max(touched);
+            return;
+        }
+        let page = self.os.page_size();
+        let from = align_up(self.fresh.max(self.populated), page);
+        let ahead = (self.counters.system_bytes / 32).min(POPULATE_MOST);
+        let to = align_up(touched + ahead, page).min(align_down(self.top + self.top_size, page));
+        if from < to {
+            // SAFETY: the range lies in top, committed and ours.
+            let done = unsafe { self.os.populate(from, to - from) };
+            // Refused (an old kernel, or no memory): do not ask again.
+            self.populated = if done.is_ok() { to } else { usize::MAX };
+        }
+    }
+
+    /// The pages from `from` on are gone.
+    fn forget_populated(&mut self, from: usize) {
+        if self.populated != usize::MAX {
+            self.populated = self.populated.min(from);
+        }
+    }
+
     /// Gives back the end of top, from `from` (a page boundary in top) to `end`.
     pub(super) fn shrink(&mut self, from: usize, end: usize) -> bool {
         let len = end - from;
@@ -342,6 +382,7 @@ impl<O: Os + 'static> Heap<O> {
                 *ours = from;
                 self.top_size -= len;
                 self.fresh = self.fresh.min(from);
+                self.forget_populated(from);
                 self.counters.system_bytes -= len;
                 self.counters.break_bytes -= len;
                 if let Some(last) = self.segments.as_mut_slice(&self.os).last_mut() {
@@ -359,6 +400,7 @@ impl<O: Os + 'static> Heap<O> {
                     return false;
                 }
                 self.fresh = from;
+                self.forget_populated(from);
                 self.counters.returned_bytes += (dirty_end - from) as u64;
                 return true;
             }

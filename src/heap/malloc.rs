@@ -314,7 +314,11 @@ impl<O: Os + 'static> Heap<O> {
         let prev_in_use = top.low().prev_in_use();
         self.set_top(start + pieces * size, self.top_size - pieces * size, true);
         batch.zero_from = self.fresh.max(start);
-        self.fresh = self.fresh.max(self.top + crate::size::HEADER);
+        let touched = self.top + crate::size::HEADER;
+        if touched > self.fresh {
+            self.populate_ahead(touched, size);
+            self.fresh = touched;
+        }
         self.top_low = self.top_low.min(self.top_size);
         self.cut(start, size, pieces, prev_in_use, batch);
         self.served(rung, pieces);

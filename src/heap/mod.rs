@@ -66,6 +66,8 @@ pub struct Heap<O: Os + 'static> {
     top_size: usize,
     /// Top's memory from here on is zero.
     fresh: usize,
+    /// Top's pages up to here were made resident; `usize::MAX` where the kernel cannot.
+    populated: usize,
     /// The smallest size that top had since the last tick.
     top_low: usize,
     /// The remainder of the last split for a small request.
@@ -130,6 +132,7 @@ impl<O: Os + 'static> Heap<O> {
             top: 0,
             top_size: 0,
             fresh: 0,
+            populated: 0,
             top_low: 0,
             last_remainder: 0,
             growth,

@@ -105,4 +105,9 @@ unsafe impl<O: Os> Os for Flaky<O> {
         // SAFETY: the caller's promise is passed on.
         unsafe { self.inner.discard(addr, len) }
     }
+    unsafe fn populate(&self, addr: usize, len: usize) -> Result<(), OsError> {
+        self.admit()?;
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.inner.populate(addr, len) }
+    }
 }

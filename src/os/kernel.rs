@@ -124,6 +124,13 @@ unsafe impl Os for Kernel {
         // SAFETY: the caller owns the range and nobody needs its contents.
         unsafe { system_call(libc::SYS_madvise, [addr, len, advice, 0, 0, 0]) }.map(drop)
     }
+
+    unsafe fn populate(&self, addr: usize, len: usize) -> Result<(), OsError> {
+        self.count(Call::Advise);
+        let advice = libc::MADV_POPULATE_WRITE as usize;
+        // SAFETY: the caller owns the range; its contents stay.
+        unsafe { system_call(libc::SYS_madvise, [addr, len, advice, 0, 0, 0]) }.map(drop)
+    }
 }
 
 /// The mapping call; the one that counts its offset in pages where the other does not exist.

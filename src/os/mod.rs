@@ -162,6 +162,13 @@ pub unsafe trait Os {
     /// # Safety
     /// The range was mapped by this `Os` and nobody needs its contents.
     unsafe fn discard(&self, addr: usize, len: usize) -> Result<(), OsError>;
+
+    /// Makes whole pages resident now, which costs less than a fault for each. Only a hint: a
+    /// refusal changes nothing.
+    ///
+    /// # Safety
+    /// The range was mapped readable and writable by this `Os` and belongs to the caller.
+    unsafe fn populate(&self, addr: usize, len: usize) -> Result<(), OsError>;
 }
 
 // SAFETY: every call is passed on unchanged.
@@ -200,5 +207,9 @@ unsafe impl<O: Os> Os for &O {
     unsafe fn discard(&self, addr: usize, len: usize) -> Result<(), OsError> {
         // SAFETY: the caller's promise is passed on.
         unsafe { (**self).discard(addr, len) }
+    }
+    unsafe fn populate(&self, addr: usize, len: usize) -> Result<(), OsError> {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { (**self).populate(addr, len) }
     }
 }
