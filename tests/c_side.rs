@@ -257,6 +257,29 @@ fn statistics_are_printed_at_exit_when_asked_for() {
     assert!(statistics.contains("fencepost"), "{statistics}");
 }
 
+/// Said by the statistics: without this, the variants above would prove little.
+#[test]
+fn tunables_reach_an_allocator_that_is_used_before_main() {
+    let cached = |env: &[(&str, &str)]| -> u64 {
+        let env = [env, &[("FENCEPOST_STATS", "1")]].concat();
+        let outcome = run("ctor.cpp", &[], &env);
+        let row = regex::Regex::new(r"(?m)^ *cached +(\d+) bytes$").expect("a regular expression");
+        let found = row
+            .captures(&outcome.err())
+            .map(|found| found[1].to_string());
+        found
+            .unwrap_or_else(|| panic!("{}", outcome.tail()))
+            .parse()
+            .expect("a number")
+    };
+    assert!(cached(&[]) > 0);
+    assert_eq!(cached(&[("FENCEPOST_CACHE", "0")]), 0);
+    assert_eq!(
+        cached(&[("GLIBC_TUNABLES", "glibc.malloc.tcache_count=0")]),
+        0
+    );
+}
+
 /// sort and its kin close standard error before the process is over.
 #[test]
 fn statistics_survive_a_program_that_closes_standard_error() {
