@@ -6,7 +6,7 @@ mod model;
 
 use model::{Op, Script, Source, World};
 
-const SCRIPTS: u64 = if cfg!(miri) { 2 } else { 600 };
+const SCRIPTS: u64 = if cfg!(miri) { 2 } else { 100 };
 const LENGTH: usize = if cfg!(miri) { 60 } else { 200 };
 
 /// Runs seeded scripts; a script that fails is made small and shown.

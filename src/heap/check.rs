@@ -5,7 +5,7 @@
 
 use super::{Heap, Totals};
 use crate::bins::{BINS, FIRST_LARGE, UNSORTED, bin_index};
-use crate::chunk::{Chunk, DIRT_MIN, Stack, State, Through};
+use crate::chunk::{Chunk, DIRT_MIN, Link, Stack, State, Through};
 use crate::os::{Os, Region};
 use crate::size::{ALIGN, FAST_BINS, HEADER, MAX_CHUNK, MIN_CHUNK, Native};
 
@@ -285,7 +285,7 @@ impl<O: Os + 'static> Heap<O> {
                 } else {
                     (State::Binned, bin_index(size) == index)
                 };
-                let linked_back = crate::chunk::previous(Through::Bin, chunk) == before;
+                let linked_back = chunk.link(Link::Bk) == before.map_or(0, Chunk::addr);
                 if !chunk.is(state) || !home || !linked_back {
                     return Err(damage(Invariant::Binned, payload));
                 }
@@ -295,7 +295,7 @@ impl<O: Os + 'static> Heap<O> {
                 totals.add(size);
                 before = Some(chunk);
             }
-            if list.last(self.keys) != before {
+            if list.last(self.keys) != before || before.is_some_and(|b| b.link(Link::Fd) != 0) {
                 return Err(damage(Invariant::Binned, 0));
             }
             if index >= FIRST_LARGE {
@@ -313,15 +313,20 @@ impl<O: Os + 'static> Heap<O> {
             if leader.is_some_and(|l| l.size() == chunk.size()) {
                 continue;
             }
-            let linked_back = crate::chunk::previous(Through::Sizes, chunk) == leader;
+            let linked_back = chunk.link(Link::BkSize) == leader.map_or(0, Chunk::addr);
             if sizes.next() != Some(chunk) || !linked_back {
                 return Err(damage(Invariant::Sorted, chunk.payload()));
             }
             leader = Some(chunk);
         }
-        match sizes.next() {
-            Some(extra) => Err(damage(Invariant::Sorted, extra.payload())),
-            None => Ok(()),
+        match leader {
+            Some(last) if last.link(Link::FdSize) != 0 => {
+                Err(damage(Invariant::Sorted, last.payload()))
+            }
+            _ if self.bins.size_list(index).last(self.keys) != leader => {
+                Err(damage(Invariant::Sorted, 0))
+            }
+            _ => Ok(()),
         }
     }
 

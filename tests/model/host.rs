@@ -13,7 +13,13 @@ use fencepost::os::{Block, GRANULE, Os, OsError, Prot, Region};
 
 /// The names of the calls that [`Host::calls`] counts, in its order.
 pub const CALLS: [&str; 7] = [
-    "break up", "break down", "map", "unmap", "remap", "protect", "discard",
+    "break up",
+    "break down",
+    "map",
+    "unmap",
+    "remap",
+    "protect",
+    "discard",
 ];
 
 const STATE: u8 = 3;
@@ -369,7 +375,11 @@ unsafe impl Os for Host {
         let range = self.indices(addr, len);
         let mut pages = self.pages.borrow_mut();
         for index in range {
-            assert_eq!(pages[index] & STATE, RESERVED, "protect of what is not reserved");
+            assert_eq!(
+                pages[index] & STATE,
+                RESERVED,
+                "protect of what is not reserved"
+            );
             self.commit(&mut pages, index);
         }
         Ok(())

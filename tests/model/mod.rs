@@ -3,14 +3,16 @@
 //! [`Script`]s are lists of operations; [`run`] carries one out on a heap over [`Host`] and
 //! panics when the heap breaks a promise. Seeded tests, Miri and fuzzing share this module:
 //! `#[path = "model/mod.rs"] mod model;`.
-#![allow(dead_code)] // Not every test uses all of it.
+#![allow(dead_code, unused_imports)] // Not every test uses all of it.
 #![allow(unsafe_code)] // The heap's memory is written and read as a user would.
 
+pub mod bed;
 pub mod ground;
 pub mod host;
 pub mod script;
 pub mod world;
 
+pub use bed::{Bed, Piece};
 pub use ground::{Ground, Machine};
 pub use host::{Host, Plan};
 pub use script::{Op, Rng, Script, Source};

@@ -378,8 +378,14 @@ impl<O: Machine + Debug + 'static> World<O> {
         // Closed segments are one free chunk each, the last is top.
         let closed = self.heap.segments().split_last().map_or(&[][..], |s| s.1);
         let free: u64 = totals.bins.iter().map(|bin| bin.chunks).sum();
-        let possible = closed.iter().filter(|s| s.end - s.start >= HEADER + MIN_CHUNK);
-        assert_eq!(free, possible.count() as u64, "free chunks in closed segments");
+        let possible = closed
+            .iter()
+            .filter(|s| s.end - s.start >= HEADER + MIN_CHUNK);
+        assert_eq!(
+            free,
+            possible.count() as u64,
+            "free chunks in closed segments"
+        );
         if let Some(last) = self.heap.segments().last() {
             let (top, size, _) = self.heap.top();
             assert_eq!((top, top + size), (last.start, last.end), "one top chunk");
