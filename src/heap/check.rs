@@ -5,7 +5,7 @@
 
 use super::{Heap, Totals};
 use crate::bins::{BINS, FIRST_LARGE, UNSORTED, bin_index};
-use crate::chunk::{Chunk, DIRT_MIN, Stack, State, Through};
+use crate::chunk::{Chunk, DIRT_MIN, Link, Stack, State, Through};
 use crate::os::{Os, Region};
 use crate::size::{ALIGN, FAST_BINS, HEADER, MAX_CHUNK, MIN_CHUNK, Native};
 
@@ -118,9 +118,10 @@ impl<O: Os + 'static> Heap<O> {
             self.check_segment(segment.start, segment.end, &mut sums)?;
         }
         self.check_top()?;
-        let fast = self.check_fast()?;
+        let fast = self.check_fast(sums.fast.chunks)?;
         let binned = self.check_bins()?;
         let counters = &self.counters;
+        let segments = self.segments().iter().map(|s| s.end - s.start);
         if fast != sums.fast || fast.bytes as usize != self.fast_bytes {
             return Err(damage(Invariant::Fast, 0));
         }
@@ -130,14 +131,25 @@ impl<O: Os + 'static> Heap<O> {
         if sums.used != counters.used_bytes
             || binned.bytes as usize != counters.binned_bytes
             || sums.dirty != counters.dirty_bytes
+            || segments.sum::<usize>() != counters.system_bytes
+            || counters.break_bytes + counters.segment_bytes != counters.system_bytes
         {
             return Err(damage(Invariant::Counters, 0));
         }
         Ok(())
     }
 
-    fn state_of(&self, chunk: Chunk<'static, O::Region>) -> Option<State> {
-        State::ALL.into_iter().find(|state| chunk.is(*state))
+    /// The state that a chunk's head is genuine for. The states whose tags cover a link come
+    /// last, and only where there is room for one: behind a fencepost memory may end.
+    fn state_of(&self, chunk: Chunk<'static, O::Region>, end: usize) -> Option<State> {
+        let has_link = end - chunk.addr() >= MIN_CHUNK;
+        let [plain, sealed] = [false, true].map(|seals| {
+            let states = State::ALL.into_iter();
+            states.filter(move |state| state.seals_link() == seals)
+        });
+        plain
+            .chain(sealed.filter(|_| has_link))
+            .find(|state| chunk.is(*state))
     }
 
     fn check_segment(&self, start: usize, end: usize, sums: &mut Sums) -> Result<(), Damage> {
@@ -153,8 +165,13 @@ impl<O: Os + 'static> Heap<O> {
             }
             let chunk = self.chunk(addr);
             let payload = chunk.payload();
-            let Some(state) = self.state_of(chunk) else {
-                return Err(damage(Invariant::Tag, payload));
+            let Some(state) = self.state_of(chunk, end) else {
+                let what = if addr == self.top {
+                    Invariant::Top
+                } else {
+                    Invariant::Tag
+                };
+                return Err(damage(what, payload));
             };
             match before {
                 Some(size) if chunk.low().prev_in_use() || chunk.prev_size() != size => {
@@ -175,8 +192,8 @@ impl<O: Os + 'static> Heap<O> {
             }
             match state {
                 State::Top => {
-                    return if addr == self.top && addr + self.top_size == end {
-                        Ok(())
+                    return if addr == self.top {
+                        Ok(()) // `check_top` looks closer.
                     } else {
                         Err(damage(Invariant::Coverage, payload))
                     };
@@ -233,13 +250,15 @@ impl<O: Os + 'static> Heap<O> {
         Ok(())
     }
 
-    fn check_fast(&self) -> Result<Totals, Damage> {
+    /// `expected`: how many fast chunks the walk met; a ring of them would never end.
+    fn check_fast(&self, expected: u64) -> Result<Totals, Damage> {
         let mut totals = Totals::default();
         for (index, fast) in self.fast.iter().enumerate() {
             let mut rest: Stack = *fast;
             while let Some(chunk) = rest.peek(self.keys) {
                 let size = chunk.size();
-                if !chunk.is(State::Fast) || Native::fast_index(size) != index {
+                let home = Native::fast_index(size) == index;
+                if !chunk.is(State::Fast) || !home || totals.chunks == expected {
                     return Err(damage(Invariant::Fast, chunk.payload()));
                 }
                 totals.add(size);
@@ -266,7 +285,7 @@ impl<O: Os + 'static> Heap<O> {
                 } else {
                     (State::Binned, bin_index(size) == index)
                 };
-                let linked_back = crate::chunk::previous(Through::Bin, chunk) == before;
+                let linked_back = chunk.link(Link::Bk) == before.map_or(0, Chunk::addr);
                 if !chunk.is(state) || !home || !linked_back {
                     return Err(damage(Invariant::Binned, payload));
                 }
@@ -275,6 +294,9 @@ impl<O: Os + 'static> Heap<O> {
                 }
                 totals.add(size);
                 before = Some(chunk);
+            }
+            if list.last(self.keys) != before || before.is_some_and(|b| b.link(Link::Fd) != 0) {
+                return Err(damage(Invariant::Binned, 0));
             }
             if index >= FIRST_LARGE {
                 self.check_sizes(index)?;
@@ -286,19 +308,25 @@ impl<O: Os + 'static> Heap<O> {
     /// The size list holds the first chunk of each size, in order.
     fn check_sizes(&self, index: usize) -> Result<(), Damage> {
         let mut sizes = self.bins.size_list(index).iter(Through::Sizes, self.keys);
-        let mut last = 0;
+        let mut leader: Option<Chunk<'static, O::Region>> = None;
         for chunk in self.bins.list(index).iter(Through::Bin, self.keys) {
-            if chunk.size() == last {
+            if leader.is_some_and(|l| l.size() == chunk.size()) {
                 continue;
             }
-            last = chunk.size();
-            if sizes.next() != Some(chunk) {
+            let linked_back = chunk.link(Link::BkSize) == leader.map_or(0, Chunk::addr);
+            if sizes.next() != Some(chunk) || !linked_back {
                 return Err(damage(Invariant::Sorted, chunk.payload()));
             }
+            leader = Some(chunk);
         }
-        match sizes.next() {
-            Some(extra) => Err(damage(Invariant::Sorted, extra.payload())),
-            None => Ok(()),
+        match leader {
+            Some(last) if last.link(Link::FdSize) != 0 => {
+                Err(damage(Invariant::Sorted, last.payload()))
+            }
+            _ if self.bins.size_list(index).last(self.keys) != leader => {
+                Err(damage(Invariant::Sorted, 0))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -316,7 +344,7 @@ impl<O: Os + 'static> Heap<O> {
         let mut addr = segment.start;
         while addr + HEADER <= payload {
             let chunk = self.chunk(addr);
-            let state = self.state_of(chunk);
+            let state = self.state_of(chunk, segment.end);
             if chunk.payload() == payload {
                 return Found::Chunk(chunk.size(), state);
             }

@@ -301,10 +301,14 @@ impl<O: Os + 'static> Heap<O> {
 
     fn account(&mut self, grant: &Grant) {
         let len = grant.end - grant.start;
-        self.keys.extents.add(grant.start, grant.end, self.owner);
         let again = len.min(self.regret.trimmed);
         self.regret.trimmed -= again;
         self.regret.reused += again;
+        // No payload lies at the very beginning of a segment: whoever asks for the head of one
+        // there would read what is not ours.
+        let opens = self.segments().last().map(|s| s.start) == Some(grant.start);
+        let from = grant.start + if opens { HEADER } else { 0 };
+        self.keys.extents.add(from, grant.end, self.owner);
         let counters = &mut self.counters;
         counters.system_bytes += len;
         counters.system_peak = counters.system_peak.max(counters.system_bytes);

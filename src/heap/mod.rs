@@ -18,10 +18,12 @@
 //! - **I8** A fast bin holds chunks of its size in state `Fast`; their sum is `fast_bytes`.
 //! - **I9** Top is as large as the heap's own word says and its head is genuine.
 //! - **I10** Memory of top from `fresh` on was never written since the kernel zeroed it.
-//! - **I11** The counters agree with a walk: bytes used, bytes of free chunks, dirty bytes.
+//! - **I11** The counters agree with a walk: bytes used, bytes of free chunks, dirty bytes, bytes
+//!   from the system.
 //! - **I12** Every segment lies in the map of extents under the heap's own number.
 
 mod check;
+mod forge;
 mod free;
 mod grow;
 mod malloc;
@@ -30,6 +32,8 @@ mod resize;
 mod totals;
 
 pub use check::{Damage, Found, Invariant, Place};
+#[doc(hidden)]
+pub use forge::Forge;
 pub use grow::{Growth, Reserved};
 pub use malloc::{Batch, RUNGS, Rung};
 pub use totals::{HeapTotals, Totals};

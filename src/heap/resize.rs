@@ -100,7 +100,9 @@ impl<O: Os + 'static> Heap<O> {
             total - lead
         };
         self.gave(total - kept);
-        chunk.begin(self.low(kept), State::Used);
+        // A fast chunk may follow a free one.
+        let prev_in_use = lead != 0 || low.prev_in_use();
+        chunk.begin(self.low(kept).with_prev_in_use(prev_in_use), State::Used);
         if kept == size && rest != 0 {
             self.release(chunk.addr() + kept, rest, true);
         }

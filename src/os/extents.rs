@@ -7,12 +7,17 @@
 use crate::size::{align_down, align_up};
 use crate::sync::overlay::{AtomicU8, AtomicU32, Ordering};
 
-const SHIFT: u32 = if usize::BITS == 64 { 26 } else { 20 };
+// Miri hands out low addresses and pays for every byte of a table: there both are small.
+const SHIFT: u32 = if usize::BITS == 64 && !cfg!(miri) {
+    26
+} else {
+    20
+};
 /// Bytes of a granule. Regions of arenas are this long and this aligned.
 pub const GRANULE: usize = 1 << SHIFT;
 /// How many arenas an entry can tell apart.
 pub const OWNERS: usize = 256;
-const ADDRESS_BITS: u32 = if cfg!(target_pointer_width = "32") {
+const ADDRESS_BITS: u32 = if cfg!(any(target_pointer_width = "32", miri)) {
     32
 } else if cfg!(target_arch = "x86_64") {
     47
@@ -99,14 +104,18 @@ impl Extents {
         });
     }
 
-    /// Takes away `start..end`, the upper end of what was added.
+    /// Takes away `start..end`. Where memory of the same granule lies above it, what is taken
+    /// away stays between the two and is still held: the map knows one range per granule.
     pub fn cut(&self, start: usize, end: usize) {
-        self.each(start, end, |index, from, _| {
+        self.each(start, end, |index, from, to| {
             let granule = &self.granules[index];
             let low = granule.start.load(Ordering::Relaxed) as usize & (GRANULE - 1);
             let old_from = (index << SHIFT) + low;
-            let len = from.saturating_sub(old_from);
-            granule.len.store(len as u32, Ordering::Release);
+            let old_to = old_from + granule.len.load(Ordering::Relaxed) as usize;
+            if old_to <= to {
+                let len = from.saturating_sub(old_from);
+                granule.len.store(len as u32, Ordering::Release);
+            }
         });
     }
 
