@@ -240,6 +240,9 @@ fn a_magazine_is_taken_once() {
             let store = Arc::clone(&store);
             thread::spawn(move || {
                 let idle = store.depot.take_idle(&store.nodes, CLASS);
+                // One lay there when the interval began: one at most is idle.
+                let second = store.depot.take_idle(&store.nodes, CLASS);
+                assert_eq!(second, None);
                 idle.map(|m| store.nodes.contents(m))
             })
         };
