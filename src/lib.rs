@@ -83,6 +83,8 @@
 //! alignment. The page size is read at run time.
 #![no_std]
 #![warn(missing_docs)]
+// The models build the protocols without those who use them.
+#![cfg_attr(loom, allow(dead_code))]
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("fencepost supports Linux only: it is built on brk, mmap, madvise and futex");

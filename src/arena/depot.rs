@@ -7,8 +7,7 @@ use crate::chunk::{Keys, Stack};
 use crate::os::Region;
 use crate::size::{CLASSES, class_size};
 use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicUsize, Ordering};
-use crate::sync::overlay::AtomicU64;
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// A stack of cached chunks of one class that travels as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,7 +96,7 @@ impl Depot {
                     low: 0,
                 }))
             }),
-            filled: [const { AtomicU64::new(0) }; CLASSES.div_ceil(64)],
+            filled: core::array::from_fn(|_| AtomicU64::new(0)),
             bytes: AtomicUsize::new(0),
         }
     }
@@ -193,7 +192,6 @@ impl Depot {
     }
 
     /// In a child process: forgets the shelves that somebody held at the fork.
-    #[cfg(not(loom))]
     pub fn after_fork(&self) {
         for slot in &self.slots {
             if slot.0.is_locked() {

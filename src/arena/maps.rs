@@ -399,7 +399,6 @@ impl Maps {
         if self.spares.is_locked() {
             // SAFETY: the holder does not exist in this process, and no other thread does
             // anything here before the child is in order.
-            #[cfg(not(loom))]
             unsafe {
                 self.spares.force_unlock();
             }
@@ -438,6 +437,7 @@ impl Maps {
     }
 }
 
+#[cfg(not(loom))]
 impl Default for Maps {
     fn default() -> Maps {
         Maps::new()

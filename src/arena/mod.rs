@@ -11,10 +11,12 @@
 
 mod depot;
 mod maps;
+mod roster;
 mod table;
 
 pub use depot::{Depot, Freight, Magazine};
 pub use maps::{Mapped, Maps};
+pub use roster::{Member, Roster, Usage};
 pub use table::{MapTable, Owned};
 
 use crate::chunk::{Chunk, Keys, Stack, State};
@@ -22,7 +24,7 @@ use crate::config::{Key, Settings};
 use crate::heap::{Batch, Growth, Heap, Reserved};
 use crate::os::{ForkPage, Os, Prot, Region, available_cpus};
 use crate::size::{CLASSES, align_up, class_size};
-use crate::sync::overlay::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::overlay::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 
 /// The most arenas a process has.
@@ -40,17 +42,31 @@ const LEAST_DRAIN: usize = 64 << 10;
 #[derive(Debug)]
 pub struct Arena<O: Os + 'static> {
     heap: Mutex<Heap<O>>,
-    attached: AtomicU32,
-    abandoned: AtomicBool,
+    usage: Usage,
 }
 
 impl<O: Os + 'static> Arena<O> {
+    #[cfg(not(loom))]
     const fn new(heap: Heap<O>) -> Arena<O> {
         Arena {
             heap: Mutex::new(heap),
-            attached: AtomicU32::new(0),
-            abandoned: AtomicBool::new(false),
+            usage: Usage::new(),
         }
+    }
+
+    #[cfg(loom)]
+    fn new(heap: Heap<O>) -> Arena<O> {
+        Arena {
+            heap: Mutex::new(heap),
+            usage: Usage::new(),
+        }
+    }
+}
+
+impl<O: Os + 'static> Member for Arena<O> {
+    #[inline]
+    fn usage(&self) -> &Usage {
+        &self.usage
     }
 }
 
@@ -60,10 +76,8 @@ pub struct Shared<O: Os + Copy + 'static> {
     os: O,
     keys: &'static Keys<O::Region>,
     settings: &'static Settings,
-    main: Arena<O>,
-    /// Arenas 1 and up; null: not there (yet, or it could not be made).
-    others: [AtomicPtr<Arena<O>>; MAX_ARENAS],
-    count: AtomicUsize,
+    /// Number 0 is the main arena.
+    arenas: Roster<Arena<O>, MAX_ARENAS>,
     limit: AtomicUsize,
     /// The depot of magazines.
     pub depot: Depot,
@@ -71,7 +85,6 @@ pub struct Shared<O: Os + Copy + 'static> {
     pub maps: Maps,
     fork: ForkPage,
     parked: AtomicU64,
-    threads: AtomicUsize,
     /// Bytes of chunks outside the arenas, and the most of them in recent ticks.
     outside: AtomicUsize,
     high: AtomicUsize,
@@ -81,20 +94,24 @@ pub struct Shared<O: Os + Copy + 'static> {
 
 impl<O: Os + Copy + 'static> Shared<O> {
     /// Arena 0 without memory; nothing is asked of the system yet.
+    #[cfg(not(loom))]
     pub const fn new(os: O, keys: &'static Keys<O::Region>, settings: &'static Settings) -> Self {
         Shared {
             os,
             keys,
             settings,
-            main: Arena::new(Heap::new(os, keys, settings, 0, Growth::Segments)),
-            others: [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_ARENAS],
-            count: AtomicUsize::new(1),
+            arenas: Roster::new(Arena::new(Heap::new(
+                os,
+                keys,
+                settings,
+                0,
+                Growth::Segments,
+            ))),
             limit: AtomicUsize::new(0),
             depot: Depot::new(),
             maps: Maps::new(),
             fork: ForkPage::new(),
             parked: AtomicU64::new(0),
-            threads: AtomicUsize::new(0),
             outside: AtomicUsize::new(0),
             high: AtomicUsize::new(0),
             generation: AtomicU32::new(0),
@@ -104,7 +121,7 @@ impl<O: Os + Copy + 'static> Shared<O> {
     /// Says how the main arena grows, and starts to watch for forks. `false` if the kernel
     /// cannot wipe a page on fork: then [`forked`](Shared::forked) must be called in children.
     pub fn start(&self, growth: Growth) -> bool {
-        self.main.heap.lock().set_growth(growth);
+        self.arenas.first().heap.lock().set_growth(growth);
         self.fork.watch(&self.os).is_ok()
     }
 
@@ -138,17 +155,9 @@ impl<O: Os + Copy + 'static> Shared<O> {
 
     #[cold]
     fn put_in_order(&self) {
-        for number in 0..self.count.load(Ordering::Relaxed) {
-            if let Some(arena) = self.arena(number) {
-                arena.attached.store(0, Ordering::Relaxed);
-                if arena.heap.is_locked() {
-                    arena.abandoned.store(true, Ordering::Relaxed);
-                }
-            }
-        }
+        self.arenas.after_fork(|arena| arena.heap.is_locked());
         self.depot.after_fork();
         self.maps.after_fork();
-        self.threads.store(1, Ordering::Relaxed);
         self.generation.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -160,28 +169,20 @@ impl<O: Os + Copy + 'static> Shared<O> {
     /// Whether an arena was locked by a thread that does not exist in this process.
     #[inline]
     pub fn is_abandoned(&self, number: usize) -> bool {
-        self.arena(number)
-            .is_none_or(|arena| arena.abandoned.load(Ordering::Relaxed))
-    }
-
-    fn arena(&self, number: usize) -> Option<&Arena<O>> {
-        if number == 0 {
-            return Some(&self.main);
-        }
-        let arena = self.others.get(number)?.load(Ordering::Acquire);
-        // SAFETY: a published arena lives in pages of its own that are never unmapped.
-        unsafe { arena.as_ref() }
+        self.arenas
+            .get(number)
+            .is_none_or(|arena| arena.usage.is_abandoned())
     }
 
     /// Locks the heap of an arena; `None` if there is none of this number or it was abandoned.
     pub fn lock(&self, number: usize) -> Option<MutexGuard<'_, Heap<O>>> {
-        let arena = self.arena(number)?;
+        let arena = self.arenas.get(number)?;
         if let Some(heap) = arena.heap.try_lock() {
             return Some(heap);
         }
         // Before waiting: the holder may not exist in this process.
         self.enter();
-        if arena.abandoned.load(Ordering::Relaxed) {
+        if arena.usage.is_abandoned() {
             return None;
         }
         Some(arena.heap.lock())
@@ -189,19 +190,17 @@ impl<O: Os + Copy + 'static> Shared<O> {
 
     /// How many arenas there are.
     pub fn arenas(&self) -> usize {
-        (0..self.count.load(Ordering::Relaxed))
-            .filter(|n| self.arena(*n).is_some())
-            .count()
+        self.arenas.iter().count()
     }
 
     /// One more than the highest number of an arena.
     pub fn arena_numbers(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
+        self.arenas.numbers()
     }
 
     /// Threads that are attached now.
     pub fn threads(&self) -> usize {
-        self.threads.load(Ordering::Relaxed)
+        self.arenas.threads()
     }
 
     /// Chunks that came home to an abandoned arena.
@@ -226,61 +225,28 @@ impl<O: Os + Copy + 'static> Shared<O> {
     /// Gives a thread an arena: the first the main one, then a new one each until there are
     /// enough, then the least used.
     pub fn attach(&self) -> usize {
-        self.threads.fetch_add(1, Ordering::Relaxed);
-        self.choose()
+        self.arenas
+            .attach(|| self.arena_limit(), |n| self.make_arena(n))
     }
 
     /// As [`attach`](Shared::attach) for a thread whose arena was abandoned.
     pub fn choose(&self) -> usize {
-        let (number, used) = self.least_used();
-        let wants_another = used != 0 && self.count.load(Ordering::Relaxed) < self.arena_limit();
-        let number = match wants_another.then(|| self.make_arena()).flatten() {
-            Some(made) => made,
-            None => number,
-        };
-        if let Some(arena) = self.arena(number) {
-            arena.attached.fetch_add(1, Ordering::Relaxed);
-        }
-        number
-    }
-
-    fn least_used(&self) -> (usize, u32) {
-        let mut best = (0, u32::MAX);
-        for number in 0..self.count.load(Ordering::Relaxed) {
-            if let Some(arena) = self.arena(number)
-                && !arena.abandoned.load(Ordering::Relaxed)
-            {
-                let used = arena.attached.load(Ordering::Relaxed);
-                if used < best.1 {
-                    best = (number, used);
-                }
-            }
-        }
-        best
+        self.arenas
+            .choose(|| self.arena_limit(), |n| self.make_arena(n))
     }
 
     /// Ends a thread's use of its arena.
     pub fn detach(&self, number: usize) {
-        if let Some(arena) = self.arena(number) {
-            let less = |n: u32| Some(n.saturating_sub(1));
-            let _ = arena
-                .attached
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
-        }
-        let less = |n: usize| Some(n.saturating_sub(1));
-        let _ = self
-            .threads
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        self.arenas.detach(number);
     }
 
     #[cold]
-    fn make_arena(&self) -> Option<usize> {
-        let region = Reserved::granule(&self.os).ok()?;
+    fn make_arena(&self, number: usize) -> Option<&'static Arena<O>> {
         let bytes = align_up(size_of::<Arena<O>>(), self.os.page_size());
         let pages = self.os.map(0, bytes, Prot::ReadWrite).ok()?;
-        let number = self.count.fetch_add(1, Ordering::Relaxed);
-        let Some(slot) = self.others.get(number) else {
-            self.count.fetch_sub(1, Ordering::Relaxed);
+        let Ok(region) = Reserved::granule(&self.os) else {
+            // SAFETY: mapped just now; nobody knows these pages. A refusal leaks them.
+            let _ = unsafe { self.os.unmap(pages, bytes) };
             return None;
         };
         let arena: *mut Arena<O> = self.os.region().at(pages).cast();
@@ -291,16 +257,18 @@ impl<O: Os + Copy + 'static> Shared<O> {
             number,
             Growth::Region(region),
         );
-        // SAFETY: fresh pages of ours, large and aligned enough, not yet published.
-        unsafe { arena.write(Arena::new(heap)) };
-        slot.store(arena, Ordering::Release);
-        Some(number)
+        // SAFETY: fresh pages of ours, large and aligned enough, never unmapped; nobody else
+        // knows them yet.
+        unsafe {
+            arena.write(Arena::new(heap));
+            Some(&*arena)
+        }
     }
 
     /// Fills a batch with chunks of `size` bytes from arena `number`, or from another one if
     /// that has no memory. `false` if none has.
     pub fn fill(&self, number: usize, size: usize, batch: &mut Batch) -> bool {
-        let numbers = self.count.load(Ordering::Relaxed);
+        let numbers = self.arenas.numbers();
         for turn in 0..=numbers {
             // The thread's own arena first, then all, the main one (it can always map) leading.
             let candidate = if turn == 0 { number } else { turn - 1 };
@@ -340,8 +308,8 @@ impl<O: Os + Copy + 'static> Shared<O> {
             }
         }
         // In a child whose arenas were all abandoned, there is none left to ask.
-        if self.least_used().1 == u32::MAX
-            && let Some(made) = self.make_arena()
+        if self.arenas.least_used().1 == u32::MAX
+            && let Some(made) = self.arenas.add(MAX_ARENAS, |n| self.make_arena(n))
             && let Some(mut heap) = self.lock(made)
         {
             return heap.fill(size, batch, true);
@@ -473,7 +441,7 @@ impl<O: Os + Copy + 'static> Shared<O> {
     pub fn trim(&self, pad: usize) -> bool {
         self.drain_depot();
         let mut any = self.maps.give_up(&self.os, usize::MAX) != 0;
-        for number in 0..self.count.load(Ordering::Relaxed) {
+        for number in 0..self.arenas.numbers() {
             if let Some(mut heap) = self.lock(number) {
                 any |= heap.trim(pad);
             }

@@ -11,8 +11,10 @@
 //! finds the budget spent takes it from one that has not been used for a while.
 #![allow(unsafe_code)] // Unchecked indexing on the hit path; pages of the cache itself.
 
+mod roll;
 mod slot;
 
+pub use roll::{Claim, Claimed, Roll};
 pub use slot::{Thread, on_thread_exit, set_exit_hook};
 
 use crate::arena::{Magazine, Shared};
@@ -22,7 +24,7 @@ use crate::heap::Batch;
 use crate::os::{Os, Prot, Region};
 use crate::report::{Misuse, abort};
 use crate::size::{CLASSES, class_of, class_size};
-use crate::sync::overlay::{AtomicPtr, AtomicU32, Ordering};
+use crate::sync::overlay::{AtomicU32, Ordering};
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
 
@@ -107,10 +109,6 @@ impl Slot {
     }
 }
 
-/// The state of a cache's memory.
-const FREE: u32 = 0;
-const OWNED: u32 = 1;
-
 /// A thread's cache.
 #[derive(Debug)]
 #[repr(C, align(64))]
@@ -127,13 +125,20 @@ pub struct Cache {
     arena: usize,
     /// A direct cache holds nothing: every call goes to the arena.
     direct: bool,
-    state: AtomicU32,
-    /// The next cache in the list of all.
-    next: AtomicPtr<Cache>,
+    claim: Claim<Cache>,
+}
+
+// SAFETY: projects the pointer to one field.
+unsafe impl Claimed for Cache {
+    fn claim(this: *mut Cache) -> *const Claim<Cache> {
+        this.wrapping_byte_add(core::mem::offset_of!(Cache, claim))
+            .cast()
+    }
 }
 
 impl Cache {
     /// A cache that holds nothing and is nobody's: all zero.
+    #[cfg(not(loom))]
     #[must_use]
     pub const fn new() -> Cache {
         Cache {
@@ -145,13 +150,13 @@ impl Cache {
             committed: 0,
             arena: 0,
             direct: false,
-            state: AtomicU32::new(FREE),
-            next: AtomicPtr::new(core::ptr::null_mut()),
+            claim: Claim::new(),
         }
     }
 
     /// A cache that never holds anything and is never written to: threads that have ended, or
     /// processes without caches, point to one.
+    #[cfg(not(loom))]
     #[must_use]
     pub const fn direct() -> Cache {
         let mut cache = Cache::new();
@@ -444,6 +449,7 @@ impl Cache {
     }
 }
 
+#[cfg(not(loom))]
 impl Default for Cache {
     fn default() -> Cache {
         Cache::new()
@@ -456,7 +462,7 @@ pub struct Caches {
     /// The first thread's, so that a small program needs no page for it.
     first: UnsafeCell<Cache>,
     /// The caches that were mapped, newest first.
-    mapped: AtomicPtr<Cache>,
+    mapped: Roll<Cache>,
     /// The shared state's generation up to which the owners of all caches are known to live.
     generation: AtomicU32,
 }
@@ -467,42 +473,31 @@ unsafe impl Sync for Caches {}
 
 impl Caches {
     /// No cache is owned.
+    #[cfg(not(loom))]
     #[must_use]
     pub const fn new() -> Caches {
         Caches {
             first: UnsafeCell::new(Cache::new()),
-            mapped: AtomicPtr::new(core::ptr::null_mut()),
+            mapped: Roll::new(),
             generation: AtomicU32::new(0),
         }
     }
 
     /// Every cache there is.
-    fn each(&self, mut visit: impl FnMut(*mut Cache)) {
-        visit(self.first.get());
-        let mut next = self.mapped.load(Ordering::Acquire);
-        while !next.is_null() {
-            visit(next);
-            // SAFETY: a published cache stays mapped; `next` is written before it is published.
-            next = unsafe { (*next).next.load(Ordering::Relaxed) };
-        }
+    fn each(&self) -> impl Iterator<Item = *mut Cache> {
+        core::iter::once(self.first.get()).chain(self.mapped.iter())
     }
 
     /// A cache for the current thread, attached to an arena, that holds nothing if `direct`.
     /// Null if there is no memory.
     pub fn claim<O: Os + Copy + 'static>(&self, shared: &Shared<O>, direct: bool) -> *mut Cache {
         self.bury(shared);
-        let mut found: *mut Cache = core::ptr::null_mut();
-        self.each(|cache| {
-            // SAFETY: the state is atomic; taking it from FREE to OWNED makes the cache ours.
-            let state = unsafe { &(*cache).state };
-            if found.is_null()
-                && state
-                    .compare_exchange(FREE, OWNED, Ordering::Acquire, Ordering::Relaxed)
-                    .is_ok()
-            {
-                found = cache;
-            }
-        });
+        // SAFETY: the record inside a cache that is never unmapped.
+        let mut found = if unsafe { (*Cache::claim(self.first.get())).take() } {
+            self.first.get()
+        } else {
+            self.mapped.take()
+        };
         if found.is_null() {
             found = self.map(shared.os());
         }
@@ -519,21 +514,10 @@ impl Caches {
             return core::ptr::null_mut();
         };
         let cache: *mut Cache = os.region().at(pages).cast();
-        // SAFETY: fresh zero pages, large and aligned enough, and an all-zero cache is a valid
-        // empty one; nobody else knows them yet.
-        let new = unsafe { &*cache };
-        new.state.store(OWNED, Ordering::Relaxed);
-        let mut head = self.mapped.load(Ordering::Relaxed);
-        loop {
-            new.next.store(head, Ordering::Relaxed);
-            match self
-                .mapped
-                .compare_exchange(head, cache, Ordering::Release, Ordering::Relaxed)
-            {
-                Ok(_) => return cache,
-                Err(now) => head = now,
-            }
-        }
+        // SAFETY: fresh zero pages that are never unmapped, large and aligned enough, and an
+        // all-zero cache is a valid empty one; nobody else knows them yet.
+        unsafe { self.mapped.add(cache) };
+        cache
     }
 
     /// Gives a thread's cache back: its chunks to the depot and the arenas, the cache to the
@@ -546,7 +530,7 @@ impl Caches {
         let cache = unsafe { &mut *cache };
         cache.flush(shared);
         shared.detach(cache.arena);
-        cache.state.store(FREE, Ordering::Release);
+        cache.claim.give_back();
     }
 
     /// In a child process the other threads do not exist: their caches can be used again. What
@@ -557,34 +541,34 @@ impl Caches {
             return;
         }
         let mine = Thread::cache();
-        self.each(|cache| {
-            // SAFETY: the owner, if it is not this thread, does not exist in this process.
-            if cache != mine && unsafe { (*cache).state.load(Ordering::Relaxed) } == OWNED {
-                // SAFETY: as above.
-                unsafe {
-                    (*cache).forget();
-                    (*cache).state.store(FREE, Ordering::Release);
-                }
+        for cache in self.each() {
+            // SAFETY: the record inside a cache that is never unmapped.
+            let claim = unsafe { &*Cache::claim(cache) };
+            if cache != mine && claim.is_owned() {
+                // SAFETY: the owner, which is not this thread, does not exist in this process.
+                unsafe { (*cache).forget() };
+                claim.give_back();
             }
-        });
+        }
     }
 
     /// Mallocs and frees that caches served and the bytes they hold; a snapshot while other
     /// threads go on.
     pub fn counts(&self) -> (u64, u64, u64) {
         let mut sum = (0, 0, 0);
-        self.each(|cache| {
+        for cache in self.each() {
             // SAFETY: a racy read of counters of a cache that is never unmapped; the copy is
             // volatile so that nothing is assumed about it, and its links are not followed.
             let copy = unsafe { core::ptr::read_volatile(cache.cast::<MaybeUninit<Cache>>()) };
             // SAFETY: every bit pattern of these plain words is valid.
             let (pops, pushes, bytes) = unsafe { copy.assume_init_ref() }.counts();
             sum = (sum.0 + pops, sum.1 + pushes, sum.2 + bytes);
-        });
+        }
         sum
     }
 }
 
+#[cfg(not(loom))]
 impl Default for Caches {
     fn default() -> Caches {
         Caches::new()

@@ -18,8 +18,14 @@ const CONTENDED: u32 = 2;
 const SPINS: u32 = if cfg!(loom) { 1 } else { 100 };
 
 /// The lock word.
+#[cfg(not(loom))]
 #[derive(Debug)]
 pub struct Lock(AtomicU32);
+
+/// The lock word, and where its sleepers are.
+#[cfg(loom)]
+#[derive(Debug)]
+pub struct Lock(AtomicU32, sleep::Bed);
 
 impl Lock {
     /// A free lock.
@@ -33,7 +39,7 @@ impl Lock {
     #[cfg(loom)]
     #[must_use]
     pub fn new() -> Lock {
-        Lock(AtomicU32::new(FREE))
+        Lock(AtomicU32::new(FREE), sleep::Bed::default())
     }
 
     /// Takes the lock if it is free.
@@ -58,10 +64,10 @@ impl Lock {
             if self.0.load(Ordering::Relaxed) == FREE && self.try_lock() {
                 return;
             }
-            spin();
+            core::hint::spin_loop();
         }
         while self.0.swap(CONTENDED, Ordering::Acquire) != FREE {
-            wait(&self.0, CONTENDED);
+            self.wait();
         }
     }
 
@@ -69,8 +75,30 @@ impl Lock {
     #[inline]
     pub fn unlock(&self) {
         if self.0.swap(FREE, Ordering::Release) == CONTENDED {
-            wake_one(&self.0);
+            self.wake_one();
         }
+    }
+
+    /// Sleeps if the word says `CONTENDED`.
+    #[cfg(not(loom))]
+    fn wait(&self) {
+        futex(&self.0, libc::FUTEX_WAIT, CONTENDED);
+    }
+
+    #[cfg(not(loom))]
+    #[cold]
+    fn wake_one(&self) {
+        futex(&self.0, libc::FUTEX_WAKE, 1);
+    }
+
+    #[cfg(loom)]
+    fn wait(&self) {
+        self.1.wait(&self.0, CONTENDED);
+    }
+
+    #[cfg(loom)]
+    fn wake_one(&self) {
+        self.1.wake_one();
     }
 
     /// Whether somebody holds the lock at this moment.
@@ -84,11 +112,6 @@ impl Default for Lock {
     fn default() -> Lock {
         Lock::new()
     }
-}
-
-#[cfg(not(loom))]
-fn spin() {
-    core::hint::spin_loop();
 }
 
 /// A futex call on a word of this process. An interrupted or refused wait only makes the caller
@@ -108,32 +131,33 @@ fn futex(word: &AtomicU32, operation: libc::c_int, value: u32) {
     }
 }
 
-#[cfg(not(loom))]
-fn wait(word: &AtomicU32, expected: u32) {
-    futex(word, libc::FUTEX_WAIT, expected);
-}
-
-#[cfg(not(loom))]
-#[cold]
-fn wake_one(word: &AtomicU32) {
-    futex(word, libc::FUTEX_WAKE, 1);
-}
-
+/// The kernel's half of a futex: the comparison and the falling asleep are one step for those
+/// who wake. A sleeper that nobody wakes is a deadlock, which loom reports.
 #[cfg(loom)]
-fn spin() {
-    loom::thread::yield_now();
-}
+mod sleep {
+    use super::{AtomicU32, Ordering};
+    use loom::sync::{Condvar, Mutex};
 
-/// Loom has no futex: a sleeper is modelled as a thread that yields until the word changes.
-#[cfg(loom)]
-fn wait(word: &AtomicU32, expected: u32) {
-    if word.load(Ordering::Relaxed) == expected {
-        loom::thread::yield_now();
+    #[derive(Debug, Default)]
+    pub struct Bed {
+        queue: Mutex<()>,
+        woken: Condvar,
+    }
+
+    impl Bed {
+        pub fn wait(&self, word: &AtomicU32, expected: u32) {
+            let queue = self.queue.lock().expect("loom does not poison");
+            if word.load(Ordering::Relaxed) == expected {
+                drop(self.woken.wait(queue));
+            }
+        }
+
+        pub fn wake_one(&self) {
+            let _queue = self.queue.lock().expect("loom does not poison");
+            self.woken.notify_one();
+        }
     }
 }
-
-#[cfg(loom)]
-fn wake_one(_: &AtomicU32) {}
 
 /// [`Lock`] as `lock_api` wants it.
 #[cfg(not(loom))]
@@ -219,6 +243,14 @@ pub mod modelled {
                 mutex: self,
                 value: Some(self.value.get_mut()),
             })
+        }
+
+        /// Unlocks what a thread holds that is gone.
+        ///
+        /// # Safety
+        /// That thread never looks at the value again.
+        pub unsafe fn force_unlock(&self) {
+            self.lock.unlock();
         }
 
         /// Whether it is locked.
