@@ -122,6 +122,8 @@ static void child(int full, unsigned seed)
     for (int i = 0; i < 3; i++)
         if (pthread_create(&threads[i], 0, work_in_thread, (void *)(uintptr_t)(seed + i)))
             _exit(17);
+    /* Beside them, in the thread that came from the parent. */
+    work(seed + 5, 2000);
     int status;
     pid_t grandchild = fork();
     if (grandchild == 0) {
