@@ -21,7 +21,7 @@ pub use table::{MapTable, Owned};
 
 use crate::chunk::{Chunk, Keys, Stack, State};
 use crate::config::{Key, Settings};
-use crate::heap::{Batch, Growth, Heap, Reserved};
+use crate::heap::{Batch, Growth, Heap, Reserved, Run};
 use crate::os::{ForkPage, Os, Prot, Region, available_cpus};
 use crate::size::{CLASSES, align_up, class_size};
 use crate::sync::overlay::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -279,7 +279,7 @@ impl<O: Os + Copy + 'static> Shared<O> {
                 continue;
             };
             let outside = heap.used_bytes();
-            let mut filled = heap.fill(size, batch, false);
+            let mut filled = heap.fill_from_free(size, batch);
             if !filled && self.depot.bytes() > (heap.system_bytes() / 16).max(LEAST_DRAIN) {
                 // Before the system is asked for memory, the depot gives up what it holds.
                 drop(heap);
@@ -288,11 +288,11 @@ impl<O: Os + Copy + 'static> Shared<O> {
                     continue;
                 };
                 heap = again;
-                filled = heap.fill(size, batch, false);
+                filled = heap.fill_from_free(size, batch);
             }
             let before = heap.system_bytes();
             if !filled {
-                filled = heap.fill(size, batch, true);
+                filled = heap.fill(size, batch);
             }
             let grown = heap.system_bytes().saturating_sub(before);
             self.outside
@@ -312,7 +312,7 @@ impl<O: Os + Copy + 'static> Shared<O> {
             && let Some(made) = self.arenas.add(MAX_ARENAS, |n| self.make_arena(n))
             && let Some(mut heap) = self.lock(made)
         {
-            return heap.fill(size, batch, true);
+            return heap.fill(size, batch);
         }
         false
     }
@@ -354,30 +354,35 @@ impl<O: Os + Copy + 'static> Shared<O> {
     }
 
     fn release_without_ticks(&self, mut stack: Stack) -> bool {
-        let mut held: Option<(usize, MutexGuard<'_, Heap<O>>, u64)> = None;
         let mut ticked = false;
-        let mut gone = 0;
-        while let Some(chunk) = stack.pop(self.keys, State::Cached) {
+        while let Some(chunk) = stack.peek(self.keys) {
             let owner = self.owner_of(chunk);
-            if held.as_ref().is_none_or(|(number, ..)| *number != owner) {
-                ticked |= held
-                    .take()
-                    .is_some_and(|(_, heap, before)| heap.ticks() != before);
-                held = self.lock(owner).map(|heap| {
-                    let ticks = heap.ticks();
-                    (owner, heap, ticks)
-                });
-            }
-            match &mut held {
-                Some((_, heap, _)) => {
-                    gone += chunk.size();
-                    heap.free(chunk);
+            match self.lock(owner) {
+                Some(mut heap) => ticked |= self.release_to(&mut heap, owner, &mut stack),
+                None => {
+                    let _ = stack.pop(self.keys, State::Cached);
+                    self.park();
                 }
-                None => self.park(),
             }
         }
-        self.outside.fetch_sub(gone, Ordering::Relaxed);
-        ticked | held.is_some_and(|(_, heap, before)| heap.ticks() != before)
+        ticked
+    }
+
+    /// Takes chunks off a stack for as long as `heap`, whose number is `owner`, owns them.
+    /// `true` if a tick passed.
+    fn release_to(&self, heap: &mut Heap<O>, owner: usize, stack: &mut Stack) -> bool {
+        let (ticks, outside) = (heap.ticks(), heap.used_bytes());
+        let mut run = Run::default();
+        while let Some(chunk) = stack.peek(self.keys)
+            && self.owner_of(chunk) == owner
+            && let Some(chunk) = stack.pop(self.keys, State::Cached)
+        {
+            heap.free_with(&mut run, chunk);
+        }
+        heap.end_run(&mut run);
+        self.outside
+            .fetch_sub(outside - heap.used_bytes(), Ordering::Relaxed);
+        heap.ticks() != ticks
     }
 
     /// A chunk of an abandoned arena stays as it is, marked cached: valid memory that nobody

@@ -9,36 +9,92 @@ use crate::size::{FAST_BINS, MAX_CHUNK, MIN_CHUNK, Native};
 /// A freed chunk that grows to this size by merging consolidates the fast bins and looks
 /// whether top can be trimmed (ptmalloc's FASTBIN_CONSOLIDATION_THRESHOLD, in bytes).
 const CONSOLIDATION: usize = 64 << 10;
-/// The fast bins hold at most this many bytes before they are consolidated: ptmalloc sets no
-/// bound, and keeps whole heaps of small chunks that are all free.
-const FAST_BYTES: usize = 128 << 10;
+/// The fast bins hold at most this many bytes; what comes then is merged at once. ptmalloc sets
+/// no bound, and keeps whole heaps of small chunks that are all free.
+const FAST_BYTES: usize = 64 << 10;
+
+/// Chunks on their way home that border on each other: merged before any neighbour is looked
+/// at. Blocks that were carved from one batch often come home together.
+#[derive(Debug, Default)]
+pub struct Run {
+    addr: usize,
+    size: usize,
+}
 
 impl<O: Os + 'static> Heap<O> {
     /// Takes a chunk back. The caller has verified its head (as used, or popped it from a stack
     /// of cached ones) and that this heap owns it.
     pub fn free(&mut self, chunk: Chunk<'static, O::Region>) {
-        let low = chunk.low();
-        let size = low.size();
-        self.gave(size);
-        if size <= self.fast_limit() {
-            let index = Native::fast_index(size).min(FAST_BINS - 1);
-            self.fast[index].push(chunk, low, State::Fast);
-            self.fast_bytes += size;
-            self.freed_since_tick += size;
-            if self.fast_bytes > FAST_BYTES {
+        let size = chunk.size();
+        self.came_home(size);
+        if !self.put_fast(chunk, size) && self.coalesce(chunk, size) >= CONSOLIDATION {
+            if self.fast_bytes != 0 {
                 self.consolidate();
             }
-        } else {
-            self.freed_since_tick += size;
-            let merged = self.coalesce(chunk, size);
-            if merged >= CONSOLIDATION {
-                if self.fast_bytes != 0 {
-                    self.consolidate();
-                }
-                self.trim_if_due();
-            }
+            self.trim_if_due();
         }
         self.tick_if_due();
+    }
+
+    /// As [`free`](Heap::free) for one of many: a chunk that borders on the run before it only
+    /// makes the run longer. [`end_run`](Heap::end_run) must follow before the lock is given up.
+    pub fn free_with(&mut self, run: &mut Run, chunk: Chunk<'static, O::Region>) {
+        let size = chunk.size();
+        self.came_home(size);
+        if self.put_fast(chunk, size) {
+            return;
+        }
+        if run.size != 0 && run.size + size <= MAX_CHUNK {
+            if chunk.addr() + size == run.addr {
+                let upper = self.chunk(run.addr);
+                upper.mark(upper.low(), State::Retired);
+                run.addr = chunk.addr();
+                run.size += size;
+                return;
+            }
+            if run.addr + run.size == chunk.addr() {
+                chunk.mark(chunk.low(), State::Retired);
+                run.size += size;
+                return;
+            }
+        }
+        self.merge_run(run);
+        *run = Run {
+            addr: chunk.addr(),
+            size,
+        };
+    }
+
+    /// Merges what is left of a run.
+    pub fn end_run(&mut self, run: &mut Run) {
+        self.merge_run(run);
+        self.trim_if_due();
+        self.tick_if_due();
+    }
+
+    fn merge_run(&mut self, run: &mut Run) {
+        let Run { addr, size } = core::mem::take(run);
+        if size != 0 {
+            self.coalesce(self.chunk(addr), size);
+        }
+    }
+
+    #[inline]
+    fn came_home(&mut self, size: usize) {
+        self.gave(size);
+        self.freed_since_tick += size;
+    }
+
+    /// Puts a chunk into the fast bin of its size if it is fast and there is room.
+    #[inline]
+    fn put_fast(&mut self, chunk: Chunk<'static, O::Region>, size: usize) -> bool {
+        if size > self.fast_limit() || self.fast_bytes + size > FAST_BYTES {
+            return false;
+        }
+        let index = Native::fast_index(size).min(FAST_BINS - 1);
+        self.fast[index].push(chunk, chunk.low(), State::Fast);
+        self.fast_bytes += size;
+        true
     }
 
     /// Empties the fast bins: every chunk in them is merged with its free neighbours.
@@ -54,39 +110,16 @@ impl<O: Os + 'static> Heap<O> {
     /// Merges a chunk that is in no list with its free neighbours and puts the result into the
     /// unsorted bin, or into top if it borders on it. Returns the size of the result.
     pub(super) fn coalesce(&mut self, chunk: Chunk<'static, O::Region>, size: usize) -> usize {
-        let mut chunk = chunk;
         let mut size = size;
         let (mut stamp, mut dirt) = (self.epoch, size);
-        if !chunk.low().prev_in_use() {
-            let before = chunk
-                .before()
-                .filter(|b| is_binned(*b) && b.size() == chunk.prev_size());
-            let Some(before) = before else {
-                abort(Misuse::CorruptLink {
-                    address: chunk.payload(),
-                });
-            };
-            let length = before.size();
-            if length + size <= MAX_CHUNK {
-                (stamp, dirt) = older((stamp, dirt), self.dirt_of(before, length));
-                self.leave_bin(before);
-                chunk.mark(chunk.low(), State::Retired);
-                chunk = before;
-                size += length;
-            }
-        }
+        let before = if chunk.low().prev_in_use() {
+            None
+        } else {
+            Some(self.free_before(chunk))
+        };
         let after = self.after(chunk, size);
         if after.addr() == self.top {
-            if !after.is(State::Top) {
-                abort(Misuse::CorruptHead {
-                    address: after.payload(),
-                });
-            }
-            after.mark(after.low(), State::Retired);
-            chunk.mark(chunk.low(), State::Retired);
-            let total = self.top_size + size;
-            self.set_top(chunk.addr(), total, chunk.low().prev_in_use());
-            return total;
+            return self.join_top(before, chunk, size);
         }
         if is_binned(after) && after.size() + size <= MAX_CHUNK {
             let length = after.size();
@@ -97,10 +130,89 @@ impl<O: Os + 'static> Heap<O> {
         } else {
             after.set_low(after.low().with_prev_in_use(false));
         }
+        if let Some(before) = before
+            && before.size() + size <= MAX_CHUNK
+        {
+            let length = before.size();
+            (stamp, dirt) = older((stamp, dirt), self.dirt_of(before, length));
+            chunk.mark(chunk.low(), State::Retired);
+            size += length;
+            if before.is(State::Unsorted) {
+                self.lengthen(before, size, stamp, dirt.min(size));
+            } else {
+                self.leave_bin(before);
+                self.enter_new(before, size, stamp, dirt);
+            }
+        } else {
+            self.enter_new(chunk, size, stamp, dirt);
+        }
+        size
+    }
+
+    /// The free chunk before one whose `PREV_INUSE` is clear; aborts if what lies there is none.
+    fn free_before(&self, chunk: Chunk<'static, O::Region>) -> Chunk<'static, O::Region> {
+        let size = chunk.prev_size();
+        match chunk.before().filter(|b| is_binned(*b) && b.size() == size) {
+            Some(before) => before,
+            None => abort(Misuse::CorruptLink {
+                address: chunk.payload(),
+            }),
+        }
+    }
+
+    /// Writes size and boundary tag of a free chunk and puts it into the unsorted bin.
+    fn enter_new(
+        &mut self,
+        chunk: Chunk<'static, O::Region>,
+        size: usize,
+        stamp: u32,
+        dirt: usize,
+    ) {
         chunk.set_low(chunk.low().resized(size));
         self.after(chunk, size).set_prev_size(size);
         self.enter_unsorted(chunk, size, stamp, dirt.min(size));
-        size
+    }
+
+    /// Makes a chunk that is in the unsorted bin longer, where it is.
+    fn lengthen(&mut self, chunk: Chunk<'static, O::Region>, size: usize, stamp: u32, dirt: usize) {
+        let old = chunk.size();
+        self.counters.binned_bytes += size - old;
+        if old >= DIRT_MIN {
+            let gone = chunk.dirt().1;
+            self.counters.dirty_bytes = self.counters.dirty_bytes.saturating_sub(gone);
+        }
+        chunk.begin(chunk.low().resized(size), State::Unsorted);
+        self.after(chunk, size).set_prev_size(size);
+        if size >= DIRT_MIN {
+            chunk.set_dirt(stamp, dirt);
+            self.counters.dirty_bytes += dirt;
+        }
+    }
+
+    /// Merges a chunk, and the free one before it, into top behind it. Returns top's size.
+    fn join_top(
+        &mut self,
+        before: Option<Chunk<'static, O::Region>>,
+        chunk: Chunk<'static, O::Region>,
+        size: usize,
+    ) -> usize {
+        let top = self.chunk(self.top);
+        if !top.is(State::Top) {
+            abort(Misuse::CorruptHead {
+                address: top.payload(),
+            });
+        }
+        top.mark(top.low(), State::Retired);
+        chunk.mark(chunk.low(), State::Retired);
+        let mut lowest = chunk;
+        if let Some(before) = before {
+            self.leave_bin(before);
+            lowest = before;
+        }
+        let total = self.top + self.top_size - lowest.addr();
+        debug_assert!(total >= self.top_size + size);
+        self.set_top(lowest.addr(), total, lowest.low().prev_in_use());
+        total
     }
 
     /// Makes `size` bytes at `addr`, whose neighbour below is in use as seen from `prev_in_use`,

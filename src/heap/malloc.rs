@@ -107,20 +107,36 @@ impl<O: Os + 'static> Heap<O> {
     ///
     /// The rungs in order: fast bin; small bin, exact; for a large request the fast bins are
     /// consolidated; the unsorted bin is sorted, what fits exactly leaves; best fit; top; fast
-    /// bins consolidated; top grown, if `may_grow`.
-    pub fn fill(&mut self, size: usize, batch: &mut Batch, may_grow: bool) -> bool {
+    /// bins consolidated; top grown.
+    pub fn fill(&mut self, size: usize, batch: &mut Batch) -> bool {
+        self.fill_from_free(size, batch) || self.fill_from_grown(size, batch)
+    }
+
+    /// As [`fill`](Heap::fill), from what the heap has; top does not grow.
+    pub fn fill_from_free(&mut self, size: usize, batch: &mut Batch) -> bool {
         debug_assert!(size >= MIN_CHUNK && size.is_multiple_of(crate::size::ALIGN));
         if size > MAX_CHUNK {
             return false;
         }
         let before = batch.count;
-        self.fill_inner(size, batch, may_grow);
+        self.climb(size, batch);
         let got = batch.count - before;
         self.took(got * size);
         got != 0
     }
 
-    fn fill_inner(&mut self, size: usize, batch: &mut Batch, may_grow: bool) {
+    /// The last rung of [`fill`](Heap::fill): top grows.
+    fn fill_from_grown(&mut self, size: usize, batch: &mut Batch) -> bool {
+        if size > MAX_CHUNK || !self.grow(size) {
+            return false;
+        }
+        let before = batch.count;
+        self.rung_top(size, batch, Rung::Grown);
+        self.took((batch.count - before) * size);
+        true
+    }
+
+    fn climb(&mut self, size: usize, batch: &mut Batch) {
         if size <= self.fast_limit() {
             self.rung_fast(size, batch);
         }
@@ -148,9 +164,6 @@ impl<O: Os + 'static> Heap<O> {
                 break;
             }
             self.consolidate();
-        }
-        if may_grow && self.grow(size) {
-            self.rung_top(size, batch, Rung::Grown);
         }
     }
 

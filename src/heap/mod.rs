@@ -34,6 +34,7 @@ mod totals;
 pub use check::{Damage, Found, Invariant, Place};
 #[doc(hidden)]
 pub use forge::Forge;
+pub use free::Run;
 pub use grow::{Growth, Reserved};
 pub use malloc::{Batch, RUNGS, Rung};
 pub use totals::{HeapTotals, Totals};

@@ -81,7 +81,7 @@ impl<O: Os + 'static> Heap<O> {
     pub fn aligned(&mut self, align: usize, size: usize) -> Option<Chunk<'static, O::Region>> {
         let padded = size.checked_add(align)?.checked_add(MIN_CHUNK)?;
         let mut batch = Batch::wanting(1);
-        if !self.fill(align_up(padded, crate::size::ALIGN), &mut batch, true) {
+        if !self.fill(align_up(padded, crate::size::ALIGN), &mut batch) {
             return None;
         }
         let block = batch.pop(self.keys)?;

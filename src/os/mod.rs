@@ -164,11 +164,17 @@ pub unsafe trait Os {
     unsafe fn discard(&self, addr: usize, len: usize) -> Result<(), OsError>;
 
     /// Makes whole pages resident now, which costs less than a fault for each. Only a hint: a
-    /// refusal changes nothing.
+    /// refusal, which is the default, changes nothing.
+    ///
+    /// # Errors
+    /// If the kernel cannot, or has no memory.
     ///
     /// # Safety
     /// The range was mapped readable and writable by this `Os` and belongs to the caller.
-    unsafe fn populate(&self, addr: usize, len: usize) -> Result<(), OsError>;
+    unsafe fn populate(&self, addr: usize, len: usize) -> Result<(), OsError> {
+        let _ = (addr, len);
+        Err(OsError(libc::ENOSYS))
+    }
 }
 
 // SAFETY: every call is passed on unchanged.
