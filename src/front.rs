@@ -227,6 +227,15 @@ pub fn memalign(align: usize, size: usize) -> *mut u8 {
     if align <= Native::ALIGN {
         return malloc(size);
     }
+    // Blocks that were aligned before come back to the cache.
+    let hit = cached(size);
+    if !hit.is_null() {
+        if hit.addr() & (align - 1) == 0 {
+            return hit;
+        }
+        // SAFETY: handed out just now, to nobody else.
+        unsafe { free(hit) };
+    }
     let served = serve_aligned(align, size);
     perturb(served.payload, size, false);
     KEYS.region.at(served.payload)
@@ -291,6 +300,12 @@ fn enter() -> *mut Cache {
         return attach();
     }
     SHARED.enter();
+    // SAFETY: this thread's cache.
+    unsafe {
+        if Caches::survived(&SHARED, cache) {
+            CACHES.bury(&SHARED, cache);
+        }
+    }
     cache
 }
 

@@ -35,6 +35,8 @@ const ARENAS_PER_CPU: usize = 2;
 
 /// The depot may always hold this many bytes.
 const LEAST_DEPOT: usize = 1 << 20;
+/// and this many when most of what was in use lately has been freed.
+const DEPOT_AFTER_PEAK: usize = 256 << 10;
 /// The depot is not drained for less than this many bytes.
 const LEAST_DRAIN: usize = 64 << 10;
 
@@ -454,16 +456,28 @@ impl<O: Os + Copy + 'static> Shared<O> {
         any
     }
 
-    /// How many bytes the depot may hold: half of what the program had in use lately. What it
-    /// holds does not raise the peak, for it is given up before an arena grows.
+    /// How many bytes the depot may hold: a share of what the program has had in use lately.
+    /// What it holds does not raise the peak, for it is given up before an arena grows. But
+    /// chunks in it pin their pages, so after a peak it is kept small.
     pub fn depot_limit(&self) -> usize {
         if self.settings.get(Key::Depot) == 0 {
             return 0;
         }
-        let share = self.high.load(Ordering::Relaxed) / 2;
-        share
-            .max(LEAST_DEPOT)
-            .min(self.settings.get(Key::DepotBytes))
+        let high = self.high.load(Ordering::Relaxed);
+        let live = self.outside.load(Ordering::Relaxed).saturating_sub(self.depot.bytes());
+        let limit = if high > 4 * LEAST_DEPOT && live < high / 5 * 2 {
+            DEPOT_AFTER_PEAK
+        } else {
+            (high / 4).max(LEAST_DEPOT)
+        };
+        limit.min(self.settings.get(Key::DepotBytes))
+    }
+
+    /// The depot had no room: if it holds much more than it may by now, it gives up all.
+    pub fn relieve_depot(&self) {
+        if self.depot.bytes() > 2 * self.depot_limit() {
+            self.drain_depot();
+        }
     }
 }
 

@@ -24,7 +24,6 @@ use crate::heap::Batch;
 use crate::os::{Os, Prot, Region};
 use crate::report::{Misuse, abort};
 use crate::size::{CLASSES, class_of, class_size};
-use crate::sync::overlay::{AtomicU32, Ordering};
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
 
@@ -34,7 +33,7 @@ const MAX_MAGAZINE: usize = 128;
 const MAGAZINE_BYTES: usize = 16 << 10;
 /// All threads together aim at this many bytes of cache; each may have `FENCEPOST_CACHE_BYTES`
 /// in any case.
-const COMMON_BUDGET: usize = 2 << 20;
+const COMMON_BUDGET: usize = 1 << 20;
 /// No thread aims at more than this.
 const MAX_BUDGET: usize = 1 << 20;
 
@@ -123,8 +122,13 @@ pub struct Cache {
     denied: u32,
     committed: usize,
     arena: usize,
+    /// How many forks lie between the first process and the one that the owner was born in, or
+    /// has last been the survivor of.
+    generation: u32,
     /// A direct cache holds nothing: every call goes to the arena.
     direct: bool,
+    /// The cache of all threads that have ended.
+    ended: bool,
     claim: Claim<Cache>,
 }
 
@@ -149,7 +153,9 @@ impl Cache {
             denied: 0,
             committed: 0,
             arena: 0,
+            generation: 0,
             direct: false,
+            ended: false,
             claim: Claim::new(),
         }
     }
@@ -161,6 +167,7 @@ impl Cache {
     pub const fn direct() -> Cache {
         let mut cache = Cache::new();
         cache.direct = true;
+        cache.ended = true;
         cache
     }
 
@@ -176,8 +183,9 @@ impl Cache {
     }
 
     /// Gets ready to serve a thread of this arena.
-    fn prepare(&mut self, arena: usize, direct: bool) {
+    fn prepare(&mut self, arena: usize, generation: u32, direct: bool) {
         self.arena = arena;
+        self.generation = generation;
         self.direct = direct;
         for (class, slot) in self.slots.iter_mut().enumerate().skip(2) {
             slot.low = Low::of(class_size(class));
@@ -333,6 +341,7 @@ impl Cache {
             .put(shared.keys(), class, magazine, shared.depot_limit());
         if let Some(magazine) = back {
             shared.release(magazine.stack);
+            shared.relieve_depot();
         }
     }
 
@@ -463,8 +472,6 @@ pub struct Caches {
     first: UnsafeCell<Cache>,
     /// The caches that were mapped, newest first.
     mapped: Roll<Cache>,
-    /// The shared state's generation up to which the owners of all caches are known to live.
-    generation: AtomicU32,
 }
 
 // SAFETY: a cache is accessed mutably only by the thread that owns it, and ownership changes
@@ -479,7 +486,6 @@ impl Caches {
         Caches {
             first: UnsafeCell::new(Cache::new()),
             mapped: Roll::new(),
-            generation: AtomicU32::new(0),
         }
     }
 
@@ -491,7 +497,6 @@ impl Caches {
     /// A cache for the current thread, attached to an arena, that holds nothing if `direct`.
     /// Null if there is no memory.
     pub fn claim<O: Os + Copy + 'static>(&self, shared: &Shared<O>, direct: bool) -> *mut Cache {
-        self.bury(shared);
         // SAFETY: the record inside a cache that is never unmapped.
         let mut found = if unsafe { (*Cache::claim(self.first.get())).take() } {
             self.first.get()
@@ -503,7 +508,7 @@ impl Caches {
         }
         // SAFETY: null, or owned by this thread as of now.
         if let Some(cache) = unsafe { found.as_mut() } {
-            cache.prepare(shared.attach(), direct);
+            cache.prepare(shared.attach(), shared.generation(), direct);
         }
         found
     }
@@ -533,19 +538,36 @@ impl Caches {
         cache.claim.give_back();
     }
 
-    /// In a child process the other threads do not exist: their caches can be used again. What
-    /// was in them is given up, for they may have been in the middle of a change.
-    fn bury<O: Os + Copy + 'static>(&self, shared: &Shared<O>) {
+    /// Whether the thread that owns `cache` is the one that survived a fork and has not looked
+    /// after the caches of the others yet.
+    ///
+    /// # Safety
+    /// `cache` is the calling thread's cache or a direct one.
+    #[inline]
+    pub unsafe fn survived<O: Os + Copy + 'static>(shared: &Shared<O>, cache: *const Cache) -> bool {
+        // SAFETY: the caller's promise; a direct cache is never written to.
+        unsafe { (*cache).generation != shared.generation() && !(*cache).ended }
+    }
+
+    /// In a child process only the thread that forked exists: the caches of the others can be
+    /// used again. What was in them is given up, for they may have been in the middle of a
+    /// change. Caches of threads that were born in this process carry its generation.
+    ///
+    /// # Safety
+    /// `mine` is the calling thread's cache, and the thread [survived](Caches::survived).
+    #[cold]
+    pub unsafe fn bury<O: Os + Copy + 'static>(&self, shared: &Shared<O>, mine: *mut Cache) {
         let now = shared.generation();
-        if self.generation.swap(now, Ordering::Relaxed) == now {
-            return;
-        }
-        let mine = Thread::cache();
+        // SAFETY: this thread's own cache.
+        unsafe { (*mine).generation = now };
         for cache in self.each() {
             // SAFETY: the record inside a cache that is never unmapped.
             let claim = unsafe { &*Cache::claim(cache) };
-            if cache != mine && claim.is_owned() {
-                // SAFETY: the owner, which is not this thread, does not exist in this process.
+            // SAFETY: a plain word; whoever may write it at the same time writes `now`, and
+            // then the cache is left alone either way because it is stamped before it is used.
+            let stamp = unsafe { (&raw const (*cache).generation).read_volatile() };
+            if cache != mine && claim.is_owned() && stamp != now {
+                // SAFETY: its owner, which is not this thread, does not exist in this process.
                 unsafe { (*cache).forget() };
                 claim.give_back();
             }

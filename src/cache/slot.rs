@@ -74,10 +74,11 @@ mod late {
     }
 
     pub fn register(hook: unsafe extern "C" fn(*mut c_void)) {
-        // SAFETY: glibc's interface since 2.18; a null handle means the main program, which is
-        // never unloaded before its threads end.
-        let _ =
-            unsafe { __cxa_thread_atexit_impl(hook, core::ptr::null_mut(), core::ptr::null_mut()) };
+        // glibc looks up the library that an address belongs to, but not null.
+        let here = (&raw const super::EXIT_KEY).cast_mut().cast();
+        // SAFETY: glibc's interface since 2.18; the address is one of our own library or
+        // program, which therefore stays loaded until the hook has run.
+        let _ = unsafe { __cxa_thread_atexit_impl(hook, core::ptr::null_mut(), here) };
     }
 }
 

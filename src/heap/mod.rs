@@ -100,6 +100,8 @@ struct Regret {
     reluctance: u32,
     /// Ticks since the reluctance changed.
     settled: u32,
+    /// The most bytes in use at recent ticks.
+    high: usize,
 }
 
 /// What a heap counts as it goes.
@@ -167,6 +169,7 @@ impl<O: Os + 'static> Heap<O> {
                 reused: 0,
                 reluctance: 0,
                 settled: 0,
+                high: 0,
             },
         }
     }

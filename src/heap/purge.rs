@@ -7,9 +7,11 @@
 //! stays dirty is a share of the bytes in use.
 //!
 //! That share begins at an eighth. If most of what was discarded is handed out again within a
-//! tick, it was not idle, and the share doubles, up to the whole; if nothing is regretted for a
-//! while it halves. So a program in a steady state keeps its pages, and after a peak the
-//! resident set follows the live bytes.
+//! tick, it was not idle, and the share doubles, up to twice the bytes in use; if nothing is
+//! regretted for a while it halves. But when the bytes in use have fallen well below their
+//! recent height, a peak has passed and the share is an eighth whatever was regretted before.
+//! So a program in a steady state keeps its pages, and after a peak the resident set follows
+//! the live bytes.
 
 use super::Heap;
 use crate::bins::{BINS, FIRST_LARGE, UNSORTED, bin_index};
@@ -20,12 +22,14 @@ use crate::size::{MIN_CHUNK, align_down, align_up};
 
 /// The shortest tick, in freed bytes.
 const MIN_TICK: usize = 2 << 20;
-/// Dirty free bytes that a heap may keep beyond its share.
+/// Beyond its share a heap may keep half of what it had in use lately, within these bounds:
+/// what is small next to the machine is not worth a page fault.
 const MIN_DIRT: usize = 8 << 20;
+const MAX_DIRT: usize = 24 << 20;
 /// A free chunk's fields at its beginning, which stay when its pages go.
 const KEPT_HEAD: usize = 64;
 /// The share of the bytes in use that may stay dirty is `1/8 << reluctance`.
-const MAX_RELUCTANCE: u32 = 2;
+const MAX_RELUCTANCE: u32 = 4;
 /// Ticks without regret after which the reluctance falls.
 const SETTLED: u32 = 16;
 /// Unless the user set the trimming threshold, top is not trimmed for less than this.
@@ -50,8 +54,12 @@ impl<O: Os + 'static> Heap<O> {
             self.consolidate();
         }
         self.reconsider();
-        let share = (self.counters.used_bytes / 8) << self.regret.reluctance;
-        let keep = share + MIN_DIRT;
+        let used = self.counters.used_bytes;
+        let high = used.max(self.regret.high - self.regret.high / 16);
+        self.regret.high = high;
+        let peak_passed = used < high / 5 * 2;
+        let doublings = if peak_passed { 0 } else { self.regret.reluctance };
+        let keep = ((used / 8) << doublings) + (high / 2).clamp(MIN_DIRT, MAX_DIRT);
         let before = self.counters.returned_bytes;
         if !self.settings.is_set(Key::TrimThreshold) {
             self.trim_idle_top(keep);
