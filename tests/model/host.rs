@@ -208,7 +208,7 @@ impl Host {
 
     fn indices(&self, addr: usize, len: usize) -> std::ops::Range<usize> {
         assert!(
-            addr % self.page == 0 && len % self.page == 0 && len != 0,
+            addr.is_multiple_of(self.page) && len.is_multiple_of(self.page) && len != 0,
             "{addr:#x}, {len:#x} are no whole pages"
         );
         assert!(
@@ -315,7 +315,10 @@ unsafe impl Os for Host {
     }
 
     fn map(&self, _hint: usize, len: usize, prot: Prot) -> Result<usize, OsError> {
-        assert!(len != 0 && len % self.page == 0, "{len} are no whole pages");
+        assert!(
+            len != 0 && len.is_multiple_of(self.page),
+            "{len} are no whole pages"
+        );
         self.count(2);
         let mut pages = self.pages.borrow_mut();
         let Some(first) = self.room(&pages, len) else {
@@ -341,7 +344,7 @@ unsafe impl Os for Host {
 
     unsafe fn remap(&self, addr: usize, old: usize, new: usize) -> Result<usize, OsError> {
         self.count(4);
-        assert!(new != 0 && new % self.page == 0);
+        assert!(new != 0 && new.is_multiple_of(self.page));
         assert!(self.is_writable(addr, old), "remap of what is not mapped");
         let range = self.indices(addr, old);
         let mut pages = self.pages.borrow_mut();

@@ -97,6 +97,13 @@ impl<O: Machine + Debug + 'static> World<O> {
         self.ground.os()
     }
 
+    /// For a test of the shadow: overwrites a word of a live block.
+    pub fn scribble(&self, place: usize, offset: usize) {
+        let at = self.live[place].payload + offset;
+        // SAFETY: the block is live and large enough.
+        unsafe { self.ground.keys().region.at(at).cast::<u64>().write(0) }
+    }
+
     /// How many blocks are live.
     pub fn live(&self) -> usize {
         self.live.len()

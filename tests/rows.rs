@@ -1,0 +1,388 @@
+//! Rows 81 and 92 to 105 of the inventory (`docs/inventory.md`), each by a test named after its
+//! row: chunks and bins, on a bare heap below the caches. `rows_c.rs` has the others.
+#![allow(unsafe_code)] // The heap's memory is raw.
+
+#[path = "model/mod.rs"]
+mod model;
+
+use fencepost::bins::{BINS, FIRST_LARGE, UNSORTED, bin_index};
+use fencepost::chunk::{Link, State};
+use fencepost::config::Key;
+use fencepost::heap::{Found, Place, RUNGS};
+use fencepost::os::Os;
+use fencepost::size::{Geometry, HEADER, MIN_CHUNK, Native};
+use model::{Bed, Op, Piece, Script, World};
+
+#[test]
+fn row_081_failing_os_calls_give_null_and_lose_nothing() {
+    let ops: Vec<Op> = (0..40)
+        .flat_map(|i| {
+            [
+                Op::Malloc(100 + i * 1000),
+                Op::Malloc(20),
+                Op::Realloc(i * 7, 30_000),
+                Op::Free(i * 3),
+            ]
+        })
+        .collect();
+    let script = Script {
+        source: model::Source::Break,
+        page: 4096,
+        near: false,
+        ops,
+    };
+    let mut world = World::over_host(&script);
+    world.os().refuse(u64::MAX, u64::MAX);
+    script.ops.iter().for_each(|op| world.apply(*op));
+    let calls = world.os().made();
+    assert!(calls > 5, "only {calls} calls");
+    for k in 0..calls {
+        let mut world = World::over_host(&script);
+        world.os().refuse(k, k + 1);
+        world.run(&script.ops, 1);
+        assert_eq!(world.os().refused(), 1, "call {k}");
+    }
+    // With nothing at all the answer is NULL.
+    let mut world = World::over_host(&script);
+    world.os().refuse(0, u64::MAX);
+    assert!(!world.fill(100, 1));
+}
+
+#[test]
+fn row_092_chunk_has_six_fields() {
+    let fields = |of: fn(usize) -> usize| [0, 1, 2, 3, 4, 5].map(of);
+    assert_eq!(fields(Geometry::<8>::field_offset), [0, 8, 16, 24, 32, 40]);
+    assert_eq!(fields(Geometry::<4>::field_offset), [0, 4, 8, 12, 16, 20]);
+    assert_eq!(
+        (Geometry::<8>::MIN_CHUNK, Geometry::<4>::MIN_CHUNK),
+        (32, 16)
+    );
+    // The same in memory: three large free chunks, the middle one with all its links.
+    let mut bed = Bed::new();
+    let chunks = [2024, 2008, 1992].map(|n| {
+        let chunk = bed.get(n);
+        bed.get(200);
+        chunk
+    });
+    chunks.iter().for_each(|c| bed.heap.free(*c));
+    bed.get(100_000);
+    let [large, middle, small] = chunks;
+    let behind = bed.at(middle.addr() + middle.size());
+    assert_eq!(bed.read(behind.addr()), 2016, "prev_size");
+    let head = bed.read(middle.addr() + 8) as u32;
+    assert_eq!(head, 2016 / 2 + 1, "size/16 and PREV_INUSE in the low half");
+    let links = [16, 24, 32, 40].map(|offset| bed.link_of(middle, offset));
+    let (next, before) = (small.addr(), large.addr());
+    assert_eq!(links, [next, before, next, before]);
+    let named = [Link::Fd, Link::Bk, Link::FdSize, Link::BkSize].map(|l| l as usize);
+    assert_eq!(named, [16, 24, 32, 40]);
+}
+
+#[test]
+fn row_093_there_are_128_bins() {
+    // Numbers 0 and 127 are never used.
+    assert_eq!(BINS + 1, 128);
+    let mut used = [false; BINS];
+    let sizes = (MIN_CHUNK..1 << 20).step_by(16);
+    sizes.for_each(|size| used[bin_index(size)] = true);
+    let count = |range: std::ops::Range<usize>| used[range].iter().filter(|b| **b).count();
+    assert_eq!(UNSORTED, 1);
+    assert_eq!(count(0..2), 0);
+    assert_eq!(count(2..FIRST_LARGE), 62);
+    assert_eq!(count(FIRST_LARGE..BINS), 63);
+}
+
+#[test]
+fn row_094_free_goes_to_the_unsorted_bin_first() {
+    let mut bed = Bed::new();
+    let chunk = bed.get(500);
+    bed.get(500);
+    bed.heap.free(chunk);
+    assert_eq!(bed.heap.place_of(chunk.payload()), Place::Unsorted);
+    bed.get(600);
+    assert_eq!(bed.heap.place_of(chunk.payload()), Place::Bin(512 / 16));
+}
+
+#[test]
+fn row_095_small_bins_are_62() {
+    type Half = Geometry<4>;
+    type Full = Geometry<8>;
+    let bins = |index: fn(usize) -> usize, sizes: Vec<usize>| {
+        let bins: Vec<usize> = sizes.into_iter().map(index).collect();
+        bins
+    };
+    let expected: Vec<usize> = (2..64).collect();
+    assert_eq!((504 - 16) / 8 + 1, expected.len());
+    assert_eq!(
+        bins(Half::bin_index, (16..=504).step_by(8).collect()),
+        expected
+    );
+    assert_eq!(
+        bins(Full::bin_index, (32..=1008).step_by(16).collect()),
+        expected
+    );
+    let half = [500, 501].map(Half::chunk_size_unchecked);
+    let full = [1000, 1001].map(Full::chunk_size_unchecked);
+    assert_eq!((half, full), ([504, 512], [1008, 1024]));
+    assert_eq!(half.map(Half::is_small), [true, false]);
+    assert_eq!(full.map(Full::is_small), [true, false]);
+}
+
+#[test]
+fn row_096_large_bins_are_sorted_and_split() {
+    let sizes = [1024, 3136, 11264, 45056, 163_840, 786_432];
+    let bins = sizes.map(Geometry::<8>::bin_index);
+    assert_eq!(bins, [64, 97, 112, 120, 124, 126]);
+    assert_eq!(Geometry::<4>::bin_index(512), 64);
+    // Sorted whatever the order in which they come.
+    let mut bed = Bed::new();
+    let chunks = [2008, 2024, 1992, 2008].map(|n| {
+        let chunk = bed.get(n);
+        bed.get(200);
+        chunk
+    });
+    chunks.iter().for_each(|c| bed.heap.free(*c));
+    bed.get(100_000);
+    let list = *bed.heap.forge().bins.list(bin_index(2016));
+    let listed: Vec<usize> = list
+        .iter(fencepost::chunk::Through::Bin, bed.ground.keys())
+        .map(|c| c.size())
+        .collect();
+    assert_eq!(listed, [2032, 2016, 2016, 2000]);
+    // Split: 4032 serves 1520, and the rest the next request.
+    let mut bed = Bed::new();
+    let block = bed.get(4024);
+    bed.get(200);
+    assert_eq!(block.size(), 4032);
+    bed.heap.free(block);
+    let first = bed.get(1512);
+    assert_eq!((first.addr(), first.size()), (block.addr(), 1520));
+    let rest = bed.at(block.addr() + 1520);
+    assert_eq!(bed.heap.place_of(rest.payload()), Place::Unsorted);
+    assert_eq!(bed.get(500).addr(), block.addr() + 1520);
+}
+
+#[test]
+fn row_097_fast_bins_are_lifo_and_bounded() {
+    type Half = Geometry<4>;
+    let limit = Half::fast_limit(Half::DEFAULT_MXFAST);
+    let sizes = [60, 61].map(Half::chunk_size_unchecked);
+    assert_eq!((limit, sizes), (64, [64, 72]));
+    let limit = Native::fast_limit(Native::DEFAULT_MXFAST);
+    let sizes = [120, 121].map(Native::chunk_size_unchecked);
+    assert_eq!((limit, sizes), (128, [128, 144]));
+    let mut bed = Bed::new();
+    let [fast, not_fast] = [120, 121].map(|n| bed.get(n));
+    bed.get(200);
+    bed.heap.free(fast);
+    bed.heap.free(not_fast);
+    let places = [fast, not_fast].map(|c| bed.heap.place_of(c.payload()));
+    assert_eq!(places, [Place::Fast(128 / 16 - 2), Place::Unsorted]);
+    let [a, b, c] = [40, 40, 40].map(|n| bed.get(n).addr());
+    for addr in [a, b, c] {
+        let chunk = bed.at(addr);
+        bed.heap.free(chunk);
+    }
+    assert_eq!([40, 40, 40].map(|n| bed.get(n).addr()), [c, b, a]);
+}
+
+/// A request is served by the first rung that can. Each of the first requests finds every rung
+/// from its own on able to serve it.
+#[test]
+fn row_098_the_ladder_is_searched_in_order() {
+    let mut bed = Bed::new();
+    let settings = bed.ground.settings();
+    let [fast, small, unsorted, larger, large] = [40, 40, 40, 100, 2024].map(|n| {
+        let chunk = bed.get(n);
+        bed.get(200);
+        chunk
+    });
+    // Ten fast chunks side by side.
+    let row: Vec<Piece> = (0..10).map(|_| bed.get(120)).collect();
+    bed.get(200);
+    assert!(settings.set(Key::Mxfast, 0));
+    [small, larger, large]
+        .iter()
+        .for_each(|c| bed.heap.free(*c));
+    bed.get(100_000); // Sorts them.
+    bed.heap.free(unsorted);
+    assert!(settings.set(Key::Mxfast, 128));
+    bed.heap.free(fast);
+    let places = [fast, small, unsorted, larger, large].map(|c| bed.heap.place_of(c.payload()));
+    use Place::{Bin, Fast, Unsorted};
+    assert_eq!(places, [Fast(1), Bin(3), Unsorted, Bin(7), Bin(79)]);
+
+    let mut log = Vec::new();
+    let mut serve = |bed: &mut Bed, request: usize| -> usize {
+        let before = bed.heap.totals().rungs;
+        let chunk = bed.get(request);
+        let after = bed.heap.totals().rungs;
+        let rungs = (0..RUNGS.len()).filter(|i| after[*i] != before[*i]);
+        let rungs: Vec<&str> = rungs.map(|i| RUNGS[i]).collect();
+        log.push(format!("{request}: {}", rungs.join(", ")));
+        chunk.addr()
+    };
+    let got = [0; 6].map(|_| serve(&mut bed, 40));
+    let from = [fast, small, unsorted, larger, large].map(|c| c.addr());
+    assert_eq!(got[..5], from);
+    assert_eq!(got[5], large.addr() + 48);
+    // Nothing in the bins is large enough.
+    serve(&mut bed, 3000);
+    // A large request consolidates the fast bins before it looks further.
+    row.iter().for_each(|c| bed.heap.free(*c));
+    assert_eq!(bed.heap.place_of(row[0].payload()), Fast(6));
+    assert_eq!(serve(&mut bed, 1272), row[0].addr());
+    // Too large for what top has left.
+    serve(&mut bed, 300_000);
+    let expected = [
+        "40: fast bin",
+        "40: small bin",
+        "40: unsorted bin",
+        "40: split small",
+        "40: large bin",
+        "40: last remainder",
+        "3000: top",
+        "1272: unsorted bin",
+        "300000: grown top",
+    ];
+    assert_eq!(log, expected);
+}
+
+#[test]
+fn row_099_consolidation_merges_fast_chunks() {
+    // Two adjacent blocks of 2000 become one chunk, which serves what neither could.
+    let mut bed = Bed::new();
+    let [a, b] = [2000, 2000].map(|n| bed.get(n));
+    bed.get(200);
+    bed.heap.free(a);
+    bed.heap.free(b);
+    assert_eq!(
+        (a.size(), bed.heap.place_of(b.payload())),
+        (4032, Place::Nowhere)
+    );
+    assert_eq!(bed.get(4024).addr(), a.addr());
+    // Fast chunks stay apart until a request, or a large free, consolidates them.
+    let mut bed = Bed::new();
+    let [a, b] = [100, 100].map(|n| bed.get(n));
+    bed.get(200);
+    let large = bed.get(66_000);
+    bed.get(200);
+    bed.heap.free(a);
+    bed.heap.free(b);
+    let places = [a, b].map(|c| bed.heap.place_of(c.payload()));
+    assert_eq!(places, [Place::Fast(5), Place::Fast(5)]);
+    bed.heap.free(large);
+    let places = [a, b].map(|c| bed.heap.place_of(c.payload()));
+    assert_eq!(places, [Place::Unsorted, Place::Nowhere]);
+    assert_eq!(a.size(), 224);
+    bed.get(100_000);
+    assert_eq!(bed.heap.place_of(a.payload()), Place::Bin(14));
+    assert_eq!(
+        bed.heap.place_of(large.payload()),
+        Place::Bin(bin_index(66_016))
+    );
+}
+
+#[test]
+fn row_100_best_fit_then_top() {
+    let mut bed = Bed::new();
+    let chunks = [6000, 3000, 4000, 5000].map(|n| {
+        let chunk = bed.get(n);
+        bed.get(200);
+        chunk
+    });
+    chunks.iter().for_each(|c| bed.heap.free(*c));
+    // The smallest that is large enough, not the first.
+    assert_eq!(bed.get(3500).addr(), chunks[2].addr());
+    let top = bed.top().addr();
+    assert_eq!(bed.get(7000).addr(), top, "no chunk fits");
+}
+
+#[test]
+fn row_101_top_is_split_by_the_chunk_size() {
+    let mut bed = Bed::new();
+    bed.get(1);
+    for request in [1, 100, 5000] {
+        let (addr, size, _) = bed.heap.top();
+        let chunk = bed.get(request);
+        let (now, left, _) = bed.heap.top();
+        assert_eq!(chunk.addr(), addr);
+        assert_eq!((now, left), (addr + chunk.size(), size - chunk.size()));
+        assert_eq!(bed.heap.place_of(now + HEADER), Place::Top);
+    }
+    assert!(bed.top().is(State::Top));
+    let end = bed.heap.segments()[0].end;
+    assert_eq!(
+        bed.heap.top().0 + bed.heap.top().1,
+        end,
+        "top ends the heap"
+    );
+}
+
+#[test]
+fn row_102_top_grows_by_a_larger_piece() {
+    let mut bed = Bed::new();
+    let os = bed.ground.os();
+    let before = os.program_break();
+    bed.get(1);
+    let grown = os.program_break() - before;
+    // The need and a top pad of 128 KiB, rounded up to pages: as glibc does.
+    assert_eq!(grown, 135_168);
+    assert_eq!(os.made(), 1);
+    // The piece serves until it is used up; then top grows in place.
+    while os.made() == 1 {
+        bed.get(1000);
+    }
+    assert!(bed.heap.used_bytes() > 128 << 10);
+    assert_eq!(bed.heap.segments().len(), 1);
+    assert_eq!(bed.heap.system_bytes(), os.program_break() - before);
+}
+
+#[test]
+fn row_104_no_two_adjacent_free_chunks() {
+    for seed in 0..20 {
+        let script = Script::from_seed(1000 + seed, model::Source::Break, 150);
+        let mut world = World::over_host(&script);
+        for op in &script.ops {
+            world.apply(*op);
+            assert_merged(&world);
+        }
+    }
+}
+
+/// Walks the heap by itself, without the checker.
+fn assert_merged(world: &World<model::Host>) {
+    for segment in world.heap.segments() {
+        let mut payload = segment.start + HEADER;
+        let mut free_before = false;
+        while let Found::Chunk(size, state) = world.heap.locate(payload) {
+            let free = matches!(state, Some(State::Unsorted | State::Binned));
+            let merges = free || state == Some(State::Top);
+            assert!(!(free_before && merges), "two free chunks at {payload:#x}");
+            if size == 0 {
+                break;
+            }
+            free_before = free;
+            payload += size;
+        }
+        assert!(payload > segment.start + HEADER || world.heap.top().0 == segment.start);
+    }
+}
+
+#[test]
+fn row_105_a_pool_of_blocks_costs_one_os_call() {
+    let mut bed = Bed::new();
+    let os = bed.ground.os();
+    let blocks: Vec<Piece> = (0..1000).map(|_| bed.get(100)).collect();
+    assert_eq!(os.made(), 1, "one call for 1000 blocks");
+    // Given back they are one piece again, without a call.
+    blocks.iter().for_each(|c| bed.heap.free(*c));
+    bed.heap.consolidate();
+    let (top, size, _) = bed.heap.top();
+    let segment = bed.heap.segments()[0];
+    assert_eq!((top, top + size), (segment.start, segment.end));
+    // The pool is enlarged from the system when it is used up.
+    let more: Vec<Piece> = (0..2000).map(|_| bed.get(100)).collect();
+    assert_eq!(os.made(), 2);
+    assert_eq!(more[0].addr(), segment.start);
+}

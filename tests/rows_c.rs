@@ -1,0 +1,382 @@
+//! Rows 80 to 91 and 103 of the inventory (`docs/inventory.md`), each by a test named after its
+//! row: what concerns the functions of C, called as Rust functions, in a child process where
+//! counters, crimes or the environment matter. The main arena is a reserved region here,
+//! because the C library's malloc serves the test harness. `rows.rs` has the others.
+#![allow(unsafe_code)] // Raw blocks, as a C program has them.
+
+#[path = "model/mod.rs"]
+mod model;
+mod support;
+
+use fencepost::abi;
+use fencepost::front::{self, Source};
+use fencepost::os::page_size;
+use fencepost::size::Geometry;
+use fencepost::stats::Snapshot;
+use model::Bed;
+use std::ffi::c_void;
+use support::{Outcome, Run};
+
+/// Which part of a test a child process is to play.
+const CASE: &str = "FENCEPOST_TEST_CASE";
+
+fn start() {
+    front::init(Source::Reserved);
+}
+
+fn case() -> Option<String> {
+    start();
+    std::env::var(CASE).ok()
+}
+
+/// Runs the test of this name alone in a child process, which plays `case`.
+fn child(test: &str, case: &str, env: &[(&str, &str)]) -> Outcome {
+    Run::new(std::env::current_exe().expect("a test knows its program"))
+        .args([test, "--exact", "--nocapture", "--test-threads=1"])
+        .env(CASE, case)
+        .envs(env)
+        .output()
+}
+
+/// Runs the body in a process where nobody else allocates from us.
+fn alone(test: &str, body: impl FnOnce()) {
+    if case().is_some() {
+        body();
+    } else {
+        child(test, "alone", &[]).expect_success(test);
+    }
+}
+
+/// The address that a child wrote before its crime.
+fn address(end: &Outcome) -> String {
+    let out = end.out();
+    let line = out.lines().find_map(|l| l.strip_prefix("block "));
+    line.unwrap_or_else(|| panic!("no address: {}", end.tail()))
+        .into()
+}
+
+fn errno() -> i32 {
+    std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
+}
+
+fn set_errno(to: i32) {
+    // SAFETY: the thread's own errno.
+    unsafe { *libc::__errno_location() = to }
+}
+
+fn free(block: *mut c_void) {
+    // SAFETY: every caller passes NULL or a block that it owns, or means the crime.
+    unsafe { abi::free(block) }
+}
+
+#[test]
+fn row_080_malloc_returns_aligned_memory_or_null() {
+    start();
+    for size in (0..3000).chain([40_000, 131_048, 131_049, 3_000_000]) {
+        let block = abi::malloc(size);
+        assert!(!block.is_null());
+        assert_eq!(block.addr() % 16, 0, "a block of {size} bytes");
+        // SAFETY: the block has that many bytes.
+        unsafe { block.cast::<u8>().write_bytes(0xaa, size) };
+        free(block);
+    }
+    assert_eq!((Geometry::<8>::ALIGN, Geometry::<4>::ALIGN), (16, 8));
+}
+
+#[test]
+fn row_082_malloc_zero_is_unique_and_freeable() {
+    start();
+    let (a, b) = (abi::malloc(0), abi::malloc(0));
+    assert!(!a.is_null() && !b.is_null() && a != b);
+    // SAFETY: both blocks are in use.
+    let usable = unsafe { [abi::malloc_usable_size(a), abi::malloc_usable_size(b)] };
+    assert_eq!(usable, [24, 24]);
+    free(a);
+    free(b);
+}
+
+#[test]
+fn row_083_free_null_does_nothing() {
+    alone("row_083_free_null_does_nothing", || {
+        free(abi::malloc(100));
+        let before = format!("{:?}", front::snapshot());
+        set_errno(77);
+        free(std::ptr::null_mut());
+        assert_eq!(errno(), 77);
+        assert_eq!(format!("{:?}", front::snapshot()), before);
+    });
+}
+
+#[test]
+fn row_084_free_leaves_the_pointer_dangling() {
+    start();
+    let block = abi::malloc(1000);
+    let dangling = block;
+    free(block);
+    assert_eq!(dangling, block, "free cannot change the pointer");
+    assert_eq!(abi::malloc(1000), dangling, "its block is handed out again");
+    free(dangling);
+}
+
+#[test]
+fn row_085_double_free_is_caught_on_every_path() {
+    const NAME: &str = "row_085_double_free_is_caught_on_every_path";
+    /// Where the block is, its request, what happens between the two frees, how many bytes the
+    /// message names.
+    type Path = (&'static str, usize, fn(), usize);
+    const PATHS: [Path; 6] = [
+        ("cache", 24, || (), 24),
+        ("fast bin", 24, || (), 24),
+        ("unsorted bin", 500, || (), 504),
+        (
+            "small bin",
+            500,
+            || {
+                let _ = abi::malloc(20_000);
+            },
+            504,
+        ),
+        ("top", 70_000, || (), 0),
+        ("mapping", 300_000, || (), 0),
+    ];
+    if let Some(case) = case() {
+        let (name, request, between, _) = PATHS
+            .into_iter()
+            .find(|(name, ..)| *name == case)
+            .expect("a path of this name");
+        let block = abi::malloc(request);
+        if name != "top" {
+            // So that the freed block does not become part of top.
+            let _ = abi::malloc(request);
+        }
+        println!("\nblock {:#x}", block.addr());
+        free(block);
+        between();
+        free(block);
+        println!("not caught");
+        return;
+    }
+    for (name, _, _, bytes) in PATHS {
+        let cache = if name == "cache" { "1" } else { "0" };
+        let end = child(NAME, name, &[("FENCEPOST_CACHE", cache)]);
+        assert_eq!(end.signal(), Some(libc::SIGABRT), "{name}: {}", end.tail());
+        let said = format!("fencepost: double free: {} (", address(&end));
+        let err = end.err();
+        assert!(err.starts_with(&said), "{name}: {err}");
+        assert_eq!(err.lines().count(), 1, "{name}: {err}");
+        if bytes != 0 {
+            assert!(
+                err.ends_with(&format!("({bytes} bytes)\n")),
+                "{name}: {err}"
+            );
+        }
+    }
+}
+
+#[test]
+fn row_086_free_of_foreign_pointers_is_refused() {
+    const NAME: &str = "row_086_free_of_foreign_pointers_is_refused";
+    static STATIC: [u128; 4] = [0; 4];
+    let inside = " is inside a chunk (";
+    let foreign = " was not allocated here\n";
+    let kinds = [
+        ("misaligned", inside),
+        ("interior", inside),
+        ("interior of a mapping", inside),
+        ("stack", foreign),
+        ("static", foreign),
+        ("misaligned static", foreign),
+        ("null page", foreign),
+        ("kernel half", foreign),
+        ("first byte of the heap", foreign),
+        ("last bytes of the heap", inside),
+    ];
+    if let Some(case) = case() {
+        let local = [1u128; 4];
+        let block = abi::malloc(500);
+        let mapping = abi::malloc(300_000);
+        let at = |base: usize, offset: usize| std::ptr::without_provenance_mut(base + offset);
+        let bad: *mut c_void = match &case[..] {
+            "misaligned" => at(block.addr(), 8),
+            "interior" => at(block.addr(), 64),
+            "interior of a mapping" => at(mapping.addr(), 4096),
+            "stack" => at(local.as_ptr().addr(), 16),
+            "static" => at(STATIC.as_ptr().addr(), 16),
+            "misaligned static" => at(STATIC.as_ptr().addr(), 3),
+            "null page" => at(64, 0),
+            "kernel half" => at(usize::MAX - 63, 0),
+            // Regions begin at the beginning of a page and this one with the first block.
+            "first byte of the heap" => at(block.addr() & !4095, 0),
+            "last bytes of the heap" => at(block.addr() | 4095, 0),
+            _ => unreachable!(),
+        };
+        println!("\nblock {:#x}", bad.addr());
+        free(bad);
+        println!("not caught {local:?}");
+        return;
+    }
+    for (name, class) in kinds {
+        let end = child(NAME, name, &[]);
+        assert_eq!(end.signal(), Some(libc::SIGABRT), "{name}: {}", end.tail());
+        let said = format!("fencepost: invalid free: {}{class}", address(&end));
+        assert!(end.err().starts_with(&said), "{name}: {}", end.err());
+        assert_eq!(end.err().lines().count(), 1, "{name}: {}", end.err());
+    }
+}
+
+#[test]
+fn row_087_members_before_owner_example() {
+    #[repr(C)]
+    struct Unit {
+        number: i32,
+        text: *mut u8,
+    }
+    alone("row_087_members_before_owner_example", || {
+        free(abi::malloc(10));
+        let before = front::snapshot().live_bytes;
+        let unit: *mut Unit = abi::malloc(size_of::<Unit>()).cast();
+        let text: *mut u8 = abi::malloc(20).cast();
+        // SAFETY: two blocks of these sizes.
+        unsafe {
+            unit.write(Unit { number: 1, text });
+            text.write_bytes(b'x', 20);
+            assert_eq!(front::snapshot().live_bytes - before, 64);
+            assert_eq!((*unit).number, 1);
+            free((*unit).text.cast());
+            (*unit).text = std::ptr::null_mut();
+        }
+        free(unit.cast());
+        assert_eq!(front::snapshot().live_bytes, before);
+    });
+    // Two chunks of 32, side by side in one page.
+    let mut bed = Bed::new();
+    let (unit, text) = (bed.get(16), bed.get(20));
+    assert_eq!((unit.size(), text.size()), (32, 32));
+    assert_eq!(text.addr(), unit.addr() + 32);
+    assert_eq!(unit.addr() / 4096, (text.addr() + 32) / 4096);
+}
+
+#[test]
+fn row_088_a_lost_block_stays_counted_as_live() {
+    fn foo() {
+        let _lost = abi::malloc(10);
+    }
+    alone("row_088_a_lost_block_stays_counted_as_live", || {
+        free(abi::malloc(10));
+        let before = front::snapshot();
+        foo();
+        let after = front::snapshot();
+        assert_eq!(after.live_bytes - before.live_bytes, 32);
+        assert_eq!(
+            after.mallocs - after.frees,
+            before.mallocs - before.frees + 1
+        );
+        front::trim(0);
+        assert_eq!(front::snapshot().live_bytes, after.live_bytes);
+    });
+}
+
+#[test]
+fn row_089_calloc_zeroes_and_realloc_edges() {
+    start();
+    for size in [1, 24, 100, 5000, 70_000, 300_000] {
+        let dirty = abi::malloc(size);
+        // SAFETY: the block has that many bytes.
+        unsafe { dirty.cast::<u8>().write_bytes(0xff, size) };
+        free(dirty);
+        let block = abi::calloc(size, 1);
+        // SAFETY: as above, and calloc's memory is initialised.
+        let bytes = unsafe { std::slice::from_raw_parts(block.cast::<u8>(), size) };
+        assert!(bytes.iter().all(|b| *b == 0), "calloc of {size}");
+        free(block);
+    }
+    set_errno(0);
+    assert!(abi::calloc(usize::MAX / 2, 3).is_null());
+    assert_eq!(errno(), libc::ENOMEM);
+    set_errno(0);
+    assert!(abi::malloc(isize::MAX as usize).is_null());
+    assert_eq!(errno(), libc::ENOMEM);
+    // SAFETY: NULL, then blocks in use.
+    unsafe {
+        let block = abi::realloc(std::ptr::null_mut(), 100);
+        assert!(!block.is_null());
+        block.cast::<u8>().write_bytes(7, 100);
+        let block = abi::realloc(block, 5000);
+        assert_eq!(block.cast::<u8>().add(99).read(), 7);
+        assert!(abi::realloc(block, 0).is_null());
+    }
+}
+
+#[test]
+fn row_091_free_keeps_memory_below_the_hysteresis() {
+    fn resident() -> usize {
+        let statm = std::fs::read_to_string("/proc/self/statm").expect("/proc is there");
+        let pages = statm.split(' ').nth(1).expect("the second field");
+        pages.parse::<usize>().expect("a number") * page_size()
+    }
+    alone("row_091_free_keeps_memory_below_the_hysteresis", || {
+        let blocks: Vec<*mut c_void> = (0..5000)
+            .map(|_| {
+                let block = abi::malloc(100);
+                // SAFETY: the block has that many bytes.
+                unsafe { block.cast::<u8>().write_bytes(1, 100) };
+                block
+            })
+            .collect();
+        let made = front::snapshot();
+        let calls: u64 = made.os_calls.iter().sum();
+        assert!(made.mallocs >= 5000);
+        assert!(
+            calls * 100 < made.mallocs,
+            "{calls} calls for {} mallocs",
+            made.mallocs
+        );
+        let before = resident();
+        blocks.into_iter().for_each(free);
+        let after = resident();
+        // Half a megabyte was freed; the kernel got none of it.
+        assert!(after + (64 << 10) > before, "{before} to {after}");
+        let now: u64 = front::snapshot().os_calls.iter().sum();
+        assert!(now <= calls + 2, "{calls} to {now} calls");
+    });
+}
+
+#[test]
+fn row_103_large_requests_are_mapped_and_the_threshold_slides() {
+    alone(
+        "row_103_large_requests_are_mapped_and_the_threshold_slides",
+        || {
+            let mapped = || front::snapshot().mapped;
+            let heap = abi::malloc(131_048);
+            assert_eq!(mapped().chunks, 0);
+            let mapping = abi::malloc(131_049);
+            // 32 pages are enough; glibc needs one more (135,168 bytes), for its size word is
+            // followed by a field that ours does without.
+            assert_eq!((mapped().chunks, mapped().bytes), (1, 131_072));
+            // A mapping goes to no bin.
+            let bins = |s: Snapshot| s.unsorted.bytes + s.small.bytes + s.large.bytes;
+            let before = bins(front::snapshot());
+            free(mapping);
+            assert_eq!(mapped().chunks, 0);
+            assert_eq!(bins(front::snapshot()), before);
+            free(heap);
+            // It slides up to what was freed.
+            let served = || front::snapshot().mapped_served;
+            let before = served();
+            let once = abi::malloc(200_000);
+            assert_eq!(served(), before + 1);
+            free(once);
+            let again = abi::malloc(200_000);
+            assert_eq!(served(), before + 1, "from the heap now");
+            free(again);
+            // And stops where the user says so.
+            assert_eq!(abi::mallopt(-3, 140_000), 1);
+            let fixed = [150_000, 150_000].map(|n| {
+                let block = abi::malloc(n);
+                free(block);
+                served()
+            });
+            assert_eq!(fixed, [before + 2, before + 3]);
+        },
+    );
+}
