@@ -136,8 +136,13 @@ impl<O: Os + 'static> Heap<O> {
         Ok(())
     }
 
-    fn state_of(&self, chunk: Chunk<'static, O::Region>) -> Option<State> {
-        State::ALL.into_iter().find(|state| chunk.is(*state))
+    /// The state that the head of a chunk in a segment that ends at `end` says.
+    fn state_of(&self, chunk: Chunk<'static, O::Region>, end: usize) -> Option<State> {
+        // A fencepost may be the last of the mapping: there is nothing behind its head.
+        let head_only = end - chunk.addr() < HEADER + size_of::<u64>();
+        State::ALL
+            .into_iter()
+            .find(|state| !(head_only && state.seals_link()) && chunk.is(*state))
     }
 
     fn check_segment(&self, start: usize, end: usize, sums: &mut Sums) -> Result<(), Damage> {
@@ -153,7 +158,7 @@ impl<O: Os + 'static> Heap<O> {
             }
             let chunk = self.chunk(addr);
             let payload = chunk.payload();
-            let Some(state) = self.state_of(chunk) else {
+            let Some(state) = self.state_of(chunk, end) else {
                 return Err(damage(Invariant::Tag, payload));
             };
             match before {
@@ -316,7 +321,7 @@ impl<O: Os + 'static> Heap<O> {
         let mut addr = segment.start;
         while addr + HEADER <= payload {
             let chunk = self.chunk(addr);
-            let state = self.state_of(chunk);
+            let state = self.state_of(chunk, segment.end);
             if chunk.payload() == payload {
                 return Found::Chunk(chunk.size(), state);
             }
