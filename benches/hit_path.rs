@@ -1,4 +1,5 @@
 //! The hit path: calls that the thread's cache serves. fencepost against the C library's malloc.
+#![allow(missing_docs)] // What the macros of criterion make.
 
 mod support;
 

@@ -1,5 +1,6 @@
 //! Mixes of sizes as programs have them, zeroed memory, growing vectors, large buffers.
 //! fencepost against the C library's malloc.
+#![allow(missing_docs)] // What the macros of criterion make.
 
 mod support;
 

@@ -1,5 +1,6 @@
 //! More than one thread: blocks that one allocates and another frees, and threads that come and
 //! go. fencepost against the C library's malloc.
+#![allow(missing_docs)] // What the macros of criterion make.
 
 mod support;
 
