@@ -25,6 +25,9 @@ fn alone() -> RwLockWriteGuard<'static, ()> {
 /// What other tests' threads, which wait for their turn, may allocate while one runs alone.
 const SLACK: u64 = 64 << 10;
 
+/// As many threads may the harness start or end meanwhile.
+const HARNESS: u64 = 8;
+
 /// A small generator of numbers, so that every run is the same.
 struct Random(u64);
 
@@ -376,33 +379,45 @@ fn blocks_cross_threads() {
 unsafe impl Send for Block {}
 
 #[test]
-fn a_thread_that_ends_gives_back_what_it_cached() {
+fn threads_that_end_give_back_what_they_cached() {
+    const THREADS: usize = 20;
     let _turn = alone();
     Fencepost::trim();
     let before = Fencepost::stats();
-    let full = Arc::new(Barrier::new(2));
-    let thread = {
-        let full = Arc::clone(&full);
-        std::thread::spawn(move || {
-            // Of several classes, so much at once that the caches fill up.
-            for size in [48, 200, 900, 2000, 6000] {
-                let blocks: Vec<Block> = (0..300).map(|_| Block::new(size, 8, 1, false)).collect();
-                drop(blocks);
-            }
-            full.wait();
-            full.wait();
+    let full = Arc::new(Barrier::new(THREADS + 1));
+    let threads: Vec<_> = (0..THREADS)
+        .map(|_| {
+            let full = Arc::clone(&full);
+            std::thread::spawn(move || {
+                // Of several classes, so much at once that the caches fill up.
+                for size in [48, 200, 900, 2000, 6000] {
+                    let blocks: Vec<Block> =
+                        (0..300).map(|_| Block::new(size, 8, 1, false)).collect();
+                    drop(blocks);
+                }
+                full.wait();
+                full.wait();
+            })
         })
-    };
+        .collect();
     full.wait();
     let during = Fencepost::stats();
-    assert_eq!(during.threads, before.threads + 1);
-    assert!(during.cached_bytes > before.cached_bytes + 10_000);
+    assert!(during.threads + HARNESS >= before.threads + THREADS as u64);
+    // What stays when the depot is emptied is in the caches.
+    Fencepost::trim();
+    let cached = Fencepost::stats().cached_bytes;
+    assert!(
+        cached > before.cached_bytes + 10_000 * THREADS as u64,
+        "{cached}"
+    );
     full.wait();
-    thread.join().expect("the thread ends");
-    // Whatever it left in the depot for others goes home now; nothing is left in its cache.
+    for thread in threads {
+        thread.join().expect("the thread ends");
+    }
+    // Whatever they left in the depot for others goes home now; nothing is left in a cache.
     Fencepost::trim();
     let after = Fencepost::stats();
-    assert_eq!(after.threads, before.threads);
+    assert!(after.threads <= before.threads + HARNESS, "{after:?}");
     assert!(
         after.cached_bytes <= before.cached_bytes + SLACK,
         "{after:?}"
@@ -435,7 +450,7 @@ fn thread_churn_does_not_grow_the_heap() {
     let early = Fencepost::stats();
     generation(150);
     let late = Fencepost::stats();
-    assert_eq!(late.threads, early.threads);
+    assert!(late.threads <= early.threads + HARNESS);
     assert!(
         late.live_bytes <= early.live_bytes + SLACK,
         "{early:?} {late:?}"
@@ -478,10 +493,8 @@ fn destructors_that_run_after_ours_can_allocate() {
     // The allocator made its key long ago, so this one's destructor runs after the thread's
     // cache was given back.
     // SAFETY: the key is written before it is read.
-    assert_eq!(
-        unsafe { libc::pthread_key_create(&mut key, Some(last_of_all)) },
-        0
-    );
+    let made = unsafe { libc::pthread_key_create(&mut key, Some(last_of_all)) };
+    assert_eq!(made, 0);
     let words = || Late((0..50).map(|n| n.to_string()).collect());
     let before = Fencepost::stats();
     for _ in 0..20 {
@@ -500,7 +513,7 @@ fn destructors_that_run_after_ours_can_allocate() {
     );
     Fencepost::trim();
     let after = Fencepost::stats();
-    assert_eq!(after.threads, before.threads);
+    assert!(after.threads <= before.threads + HARNESS);
     assert!(
         after.live_bytes <= before.live_bytes + SLACK,
         "{before:?} {after:?}"
@@ -612,7 +625,7 @@ fn memory_returns_after_a_peak() {
     let before = resident();
     let mut peak = 0;
     for size in [120, 700, 5000, 40_000] {
-        let count = (100 << 20) / size;
+        let count = (256 << 20) / size;
         let blocks: Vec<Box<[u8]>> = (0..count)
             .map(|_| vec![1; size].into_boxed_slice())
             .collect();
@@ -624,11 +637,12 @@ fn memory_returns_after_a_peak() {
         drop(odd);
     }
     let after = resident();
-    assert!(peak > before + (100 << 20));
+    assert!(peak > before + (256 << 20));
     // Nobody called trim.
+    let stats = Fencepost::stats();
     assert!(
-        after < before + (16 << 20),
-        "{} of {} MiB",
+        after < before + (64 << 20),
+        "{} of {} MiB stayed; {stats:?}",
         after >> 20,
         peak >> 20
     );

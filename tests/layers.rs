@@ -45,7 +45,15 @@ const LAW: Law = Law {
     loom: &["sync"],
     // loom's types have no const constructors, so that what is built from
     // statics does not exist under it.
-    loom_cfg: &["arena/depot.rs", "arena/maps.rs", "lib.rs"],
+    loom_cfg: &[
+        "arena/depot.rs",
+        "arena/maps.rs",
+        "arena/mod.rs",
+        "arena/roster.rs",
+        "cache/mod.rs",
+        "cache/roll.rs",
+        "lib.rs",
+    ],
     unsafe_files: &[
         // What C sees of us.
         "abi.rs",
@@ -55,9 +63,11 @@ const LAW: Law = Law {
         "arena/depot.rs",
         "arena/maps.rs",
         "arena/mod.rs",
+        "arena/roster.rs",
         "arena/table.rs",
         // Magazines of chunks, and the thread's word.
         "cache/mod.rs",
+        "cache/roll.rs",
         "cache/slot.rs",
         // Chunk memory.
         "chunk/list.rs",

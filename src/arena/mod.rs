@@ -35,8 +35,10 @@ const ARENAS_PER_CPU: usize = 2;
 
 /// The depot may always hold this many bytes.
 const LEAST_DEPOT: usize = 1 << 20;
-/// and this many when most of what was in use lately has been freed.
+/// and this many when most of what was in use lately has been freed,
 const DEPOT_AFTER_PEAK: usize = 256 << 10;
+/// unless that was no more than this.
+const SMALL_PROGRAM: usize = 32 << 20;
 /// The depot is not drained for less than this many bytes.
 const LEAST_DRAIN: usize = 64 << 10;
 
@@ -465,7 +467,7 @@ impl<O: Os + Copy + 'static> Shared<O> {
         }
         let high = self.high.load(Ordering::Relaxed);
         let live = self.outside.load(Ordering::Relaxed).saturating_sub(self.depot.bytes());
-        let limit = if high > 4 * LEAST_DEPOT && live < high / 5 * 2 {
+        let limit = if high > SMALL_PROGRAM && live < high / 5 * 2 {
             DEPOT_AFTER_PEAK
         } else {
             (high / 4).max(LEAST_DEPOT)

@@ -22,10 +22,10 @@ use crate::size::{MIN_CHUNK, align_down, align_up};
 
 /// The shortest tick, in freed bytes.
 const MIN_TICK: usize = 2 << 20;
-/// Beyond its share a heap may keep half of what it had in use lately, within these bounds:
-/// what is small next to the machine is not worth a page fault.
+/// Beyond its share a heap may keep as much as it had in use lately, within these bounds: what is
+/// small next to the machine is not worth a page fault.
 const MIN_DIRT: usize = 8 << 20;
-const MAX_DIRT: usize = 24 << 20;
+const MAX_DIRT: usize = 32 << 20;
 /// A free chunk's fields at its beginning, which stay when its pages go.
 const KEPT_HEAD: usize = 64;
 /// The share of the bytes in use that may stay dirty is `1/8 << reluctance`.
@@ -59,7 +59,7 @@ impl<O: Os + 'static> Heap<O> {
         self.regret.high = high;
         let peak_passed = used < high / 5 * 2;
         let doublings = if peak_passed { 0 } else { self.regret.reluctance };
-        let keep = ((used / 8) << doublings) + (high / 2).clamp(MIN_DIRT, MAX_DIRT);
+        let keep = ((used / 8) << doublings) + high.clamp(MIN_DIRT, MAX_DIRT);
         let before = self.counters.returned_bytes;
         if !self.settings.is_set(Key::TrimThreshold) {
             self.trim_idle_top(keep);
