@@ -65,7 +65,7 @@ impl<O: Os + 'static> Heap<O> {
             self.trim_idle_top(keep);
         }
         self.top_low = self.top_size;
-        if self.settings.get(Key::Purge) != 0 && self.counters.dirty_bytes > keep {
+        if self.settings.get(Key::Purge) != 0 && self.counters.dirty_bytes > keep + keep / 4 {
             self.purge(keep, true);
         }
         self.regret.purged = (self.counters.returned_bytes - before) as usize;
@@ -80,7 +80,9 @@ impl<O: Os + 'static> Heap<O> {
         let idle = self
             .fresh
             .saturating_sub(end - self.top_low.min(self.top_size));
-        let excess = (self.counters.dirty_bytes + dirty).saturating_sub(keep);
+        let held = self.counters.dirty_bytes + dirty;
+        // Well above what may be kept, or it would be given back in driblets.
+        let excess = if held > keep + keep / 4 { held - keep } else { 0 };
         let give = excess.min(idle);
         if give >= MIN_TRIM {
             let before = self.counters.returned_bytes;
