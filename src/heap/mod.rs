@@ -100,7 +100,7 @@ struct Regret {
     reluctance: u32,
     /// Ticks since the reluctance changed.
     settled: u32,
-    /// The most bytes in use at recent ticks.
+    /// The most bytes in use lately: falls by a part with each tick.
     high: usize,
 }
 
@@ -239,6 +239,7 @@ impl<O: Os + 'static> Heap<O> {
     #[inline]
     fn took(&mut self, bytes: usize) {
         self.counters.used_bytes += bytes;
+        self.regret.high = self.regret.high.max(self.counters.used_bytes);
         self.counters.used_peak = self.counters.used_peak.max(self.counters.used_bytes);
     }
 

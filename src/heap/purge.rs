@@ -55,7 +55,7 @@ impl<O: Os + 'static> Heap<O> {
         }
         self.reconsider();
         let used = self.counters.used_bytes;
-        let high = used.max(self.regret.high - self.regret.high / 16);
+        let high = used.max(self.regret.high - self.regret.high / 64);
         self.regret.high = high;
         let peak_passed = used < high / 5 * 2;
         let doublings = if peak_passed { 0 } else { self.regret.reluctance };
