@@ -193,7 +193,7 @@ const TABLE: [Tunable; 20] = [
         .mallopt("M_ARENA_TEST", -7)
         .variable("MALLOC_ARENA_TEST")
         .glibc("arena_test")
-        .says("How many arenas are made before the processors are counted, if no maximum is set."),
+        .says("If set, the least number of arenas that may be made whatever the number of processors."),
     Tunable::number(Key::Perturb, 0, 255)
         .mallopt("M_PERTURB", -6)
         .variable("MALLOC_PERTURB_")
@@ -221,7 +221,7 @@ const TABLE: [Tunable; 20] = [
         .says("The cache of free chunks that each thread has."),
     Tunable::bytes(Key::CacheBytes, 64 * KIB, PTRDIFF_MAX)
         .variable("FENCEPOST_CACHE_BYTES")
-        .says("How much one thread may cache."),
+        .says("How much one thread may cache. Unless set, all threads share 1 MiB, and each may have this much in any case."),
     Tunable::switch(Key::Depot, true)
         .variable("FENCEPOST_DEPOT")
         .says("The depot through which threads exchange full magazines of free chunks."),

@@ -9,6 +9,9 @@ use crate::size::{CLASSES, class_size};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+/// Room for every class. An index modulo this power of two needs no check that could panic.
+const SLOTS: usize = CLASSES.next_power_of_two();
+
 /// A stack of cached chunks of one class that travels as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Magazine {
@@ -60,9 +63,9 @@ struct Slot(Mutex<Shelf>);
 /// A shelf per class.
 #[derive(Debug)]
 pub struct Depot {
-    slots: [Slot; CLASSES],
+    slots: [Slot; SLOTS],
     /// A bit for each shelf that may hold something, so that nobody needs to look at all.
-    filled: [AtomicU64; CLASSES.div_ceil(64)],
+    filled: [AtomicU64; SLOTS / 64],
     bytes: AtomicUsize,
 }
 
@@ -78,8 +81,8 @@ impl Depot {
                     magazines: 0,
                     low: 0,
                 }))
-            }; CLASSES],
-            filled: [const { AtomicU64::new(0) }; CLASSES.div_ceil(64)],
+            }; SLOTS],
+            filled: [const { AtomicU64::new(0) }; SLOTS / 64],
             bytes: AtomicUsize::new(0),
         }
     }
@@ -121,9 +124,9 @@ impl Depot {
         }
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         let top = magazine.stack.top();
-        let mut shelf = self.slots[class].0.lock();
+        let mut shelf = self.slots[class % SLOTS].0.lock();
         if shelf.top == 0 {
-            self.filled[class / 64].fetch_or(1 << (class % 64), Ordering::Relaxed);
+            self.filled[class / 64 % (SLOTS / 64)].fetch_or(1 << (class % 64), Ordering::Relaxed);
         }
         freight.write(top, shelf.top, magazine.count);
         shelf.top = top;
@@ -134,7 +137,7 @@ impl Depot {
     /// Whether the shelf of a class may hold a magazine.
     #[inline]
     pub fn may_hold(&self, class: usize) -> bool {
-        self.filled[class / 64].load(Ordering::Relaxed) >> (class % 64) & 1 != 0
+        self.filled[class / 64 % (SLOTS / 64)].load(Ordering::Relaxed) >> (class % 64) & 1 != 0
     }
 
     /// Takes the magazine that was put last.
@@ -142,7 +145,7 @@ impl Depot {
         if !self.may_hold(class) {
             return None;
         }
-        let mut shelf = self.slots[class].0.lock();
+        let mut shelf = self.slots[class % SLOTS].0.lock();
         self.take_from(freight, class, &mut shelf)
     }
 
@@ -163,7 +166,8 @@ impl Depot {
         shelf.magazines -= 1;
         shelf.low = shelf.low.min(shelf.magazines);
         if below == 0 {
-            self.filled[class / 64].fetch_and(!(1 << (class % 64)), Ordering::Relaxed);
+            self.filled[class / 64 % (SLOTS / 64)]
+                .fetch_and(!(1 << (class % 64)), Ordering::Relaxed);
         }
         self.bytes
             .fetch_sub(count * class_size(class), Ordering::Relaxed);
@@ -175,7 +179,7 @@ impl Depot {
 
     /// Takes a magazine that nobody needed since the last call of [`age`](Depot::age).
     pub fn take_idle(&self, freight: &impl Freight, class: usize) -> Option<Magazine> {
-        let mut shelf = self.slots[class].0.lock();
+        let mut shelf = self.slots[class % SLOTS].0.lock();
         if shelf.low == 0 {
             return None;
         }
@@ -187,7 +191,7 @@ impl Depot {
 
     /// Begins a new interval: what lies on the shelf now and is never needed will be idle.
     pub fn age(&self, class: usize) {
-        let mut shelf = self.slots[class].0.lock();
+        let mut shelf = self.slots[class % SLOTS].0.lock();
         shelf.low = shelf.magazines;
     }
 

@@ -44,32 +44,41 @@ impl Spares {
         old: 0,
     };
 
-    fn remove(&mut self, index: usize) -> Spare {
-        let spare = self.list[index];
-        self.list.copy_within(index + 1..self.count, index);
+    /// Takes one out; the others move up. `None` if there are not so many.
+    fn remove(&mut self, index: usize) -> Option<Spare> {
+        let filled = self.list.get_mut(..self.count)?;
+        let spare = *filled.get(index)?;
+        filled.get_mut(index..)?.rotate_left(1);
         self.count -= 1;
         self.bytes -= spare.len;
         self.old -= usize::from(index < self.old);
-        spare
+        Some(spare)
     }
 
-    fn push(&mut self, spare: Spare) {
-        self.list[self.count] = spare;
+    /// Adds one, if there is a place for it.
+    fn push(&mut self, spare: Spare) -> bool {
+        let Some(place) = self.list.get_mut(self.count) else {
+            return false;
+        };
+        *place = spare;
         self.count += 1;
         self.bytes += spare.len;
+        true
     }
 
     /// The smallest that is large enough, else the largest.
     fn best(&self, len: usize) -> Option<usize> {
-        let key = |i: &usize| {
-            let have = self.list[*i].len;
+        let spares = self.list.iter().take(self.count).enumerate();
+        let key = |have: usize| {
             if have >= len {
                 (0, have)
             } else {
                 (1, usize::MAX - have)
             }
         };
-        (0..self.count).min_by_key(key)
+        spares
+            .min_by_key(|(_, spare)| key(spare.len))
+            .map(|(index, _)| index)
     }
 }
 
@@ -213,7 +222,7 @@ impl Maps {
         let spare = {
             let mut spares = self.spares.try_lock()?;
             let index = spares.best(len)?;
-            spares.remove(index)
+            spares.remove(index)?
         };
         let have = spare.len;
         if have < len {
@@ -253,9 +262,12 @@ impl Maps {
     pub fn give_up<O: Os>(&self, os: &O, bytes: usize) -> usize {
         let mut given = 0;
         while given < bytes {
-            let spare = match self.spares.try_lock() {
-                Some(mut spares) if spares.count != 0 => spares.remove(0),
-                _ => break,
+            let oldest = self
+                .spares
+                .try_lock()
+                .and_then(|mut spares| spares.remove(0));
+            let Some(spare) = oldest else {
+                break;
             };
             given += spare.len;
             self.unmap(os, spare);
@@ -266,14 +278,19 @@ impl Maps {
     /// A tick passed: mappings that were kept for all of it are unmapped.
     pub fn age<O: Os>(&self, os: &O) {
         loop {
-            let spare = match self.spares.try_lock() {
-                Some(mut spares) if spares.old != 0 => spares.remove(0),
-                Some(mut spares) => {
-                    spares.old = spares.count;
-                    return;
-                }
-                None => return,
+            let Some(mut spares) = self.spares.try_lock() else {
+                return;
             };
+            let oldest = if spares.old == 0 {
+                None
+            } else {
+                spares.remove(0)
+            };
+            let Some(spare) = oldest else {
+                spares.old = spares.count;
+                return;
+            };
+            drop(spares);
             self.unmap(os, spare);
         }
     }
@@ -338,14 +355,18 @@ impl Maps {
             return self.unmap(os, spare);
         }
         loop {
-            let oldest = match self.spares.try_lock() {
-                None => return self.unmap(os, spare),
-                Some(mut spares) if spares.count < CACHED && spares.bytes + spare.len <= limit => {
-                    return spares.push(spare);
-                }
-                Some(mut spares) => spares.remove(0),
+            let Some(mut spares) = self.spares.try_lock() else {
+                return self.unmap(os, spare);
             };
-            self.unmap(os, oldest);
+            if spares.bytes + spare.len <= limit && spares.push(spare) {
+                return;
+            }
+            let oldest = spares.remove(0);
+            drop(spares);
+            match oldest {
+                Some(oldest) => self.unmap(os, oldest),
+                None => return self.unmap(os, spare),
+            }
         }
     }
 

@@ -221,7 +221,10 @@ impl<O: Os + Copy + 'static> Shared<O> {
         if known != 0 {
             return known;
         }
-        let limit = (available_cpus() * ARENAS_PER_CPU).clamp(1, MAX_ARENAS);
+        let mut limit = (available_cpus() * ARENAS_PER_CPU).clamp(1, MAX_ARENAS);
+        if self.settings.is_set(Key::ArenaTest) {
+            limit = limit.max(self.settings.get(Key::ArenaTest)).min(MAX_ARENAS);
+        }
         self.limit.store(limit, Ordering::Relaxed);
         limit
     }
@@ -466,7 +469,10 @@ impl<O: Os + Copy + 'static> Shared<O> {
             return 0;
         }
         let high = self.high.load(Ordering::Relaxed);
-        let live = self.outside.load(Ordering::Relaxed).saturating_sub(self.depot.bytes());
+        let live = self
+            .outside
+            .load(Ordering::Relaxed)
+            .saturating_sub(self.depot.bytes());
         let limit = if high > SMALL_PROGRAM && live < high / 5 * 2 {
             DEPOT_AFTER_PEAK
         } else {

@@ -69,7 +69,7 @@ impl MapTable {
         // SAFETY: a published level is a zeroed mapping of this many entries that is never
         // unmapped, and zero is an empty entry.
         Some(unsafe {
-            core::slice::from_raw_parts(os.region().at(pages).cast::<Entry>(), LEVELS[level])
+            core::slice::from_raw_parts(os.region().at(pages).cast::<Entry>(), *LEVELS.get(level)?)
         })
     }
 
@@ -77,7 +77,10 @@ impl MapTable {
         let Some(slot) = self.more.get(level - 1) else {
             return false;
         };
-        let bytes = crate::size::align_up(LEVELS[level] * size_of::<Entry>(), os.page_size());
+        let Some(entries) = LEVELS.get(level) else {
+            return false;
+        };
+        let bytes = crate::size::align_up(entries * size_of::<Entry>(), os.page_size());
         let Ok(pages) = os.map(0, bytes, Prot::ReadWrite) else {
             return false;
         };

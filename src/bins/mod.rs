@@ -11,6 +11,8 @@ use crate::size::Native;
 
 /// Number of the unsorted bin.
 pub const UNSORTED: usize = 1;
+/// Room for bins 0 to 127. An index modulo this power of two needs no check that could panic.
+const SLOTS: usize = BINS + 1;
 /// Number of the first large bin.
 pub const FIRST_LARGE: usize = 64;
 
@@ -21,9 +23,9 @@ pub const FIRST_LARGE: usize = 64;
 /// largest first, and run a second list through the first chunk of each size.
 #[derive(Debug)]
 pub struct Bins {
-    lists: [List; BINS],
-    sizes: [List; BINS - FIRST_LARGE],
-    map: [u64; BINS.div_ceil(64)],
+    lists: [List; SLOTS],
+    sizes: [List; SLOTS - FIRST_LARGE],
+    map: [u64; SLOTS / 64],
 }
 
 impl Bins {
@@ -31,28 +33,28 @@ impl Bins {
     #[must_use]
     pub const fn new() -> Bins {
         Bins {
-            lists: [List::EMPTY; BINS],
-            sizes: [List::EMPTY; BINS - FIRST_LARGE],
-            map: [0; BINS.div_ceil(64)],
+            lists: [List::EMPTY; SLOTS],
+            sizes: [List::EMPTY; SLOTS - FIRST_LARGE],
+            map: [0; SLOTS / 64],
         }
     }
 
     /// The list of bin `index`.
     #[must_use]
     pub fn list(&self, index: usize) -> &List {
-        &self.lists[index]
+        &self.lists[index % SLOTS]
     }
 
     /// The size list of the large bin `index`.
     #[must_use]
     pub fn size_list(&self, index: usize) -> &List {
-        &self.sizes[index - FIRST_LARGE]
+        &self.sizes[(index - FIRST_LARGE) % (SLOTS - FIRST_LARGE)]
     }
 
     /// Whether the map says that bin `index` may hold chunks.
     #[must_use]
     pub fn is_mapped(&self, index: usize) -> bool {
-        self.map[index / 64] >> (index % 64) & 1 == 1
+        self.map[index / 64 % (SLOTS / 64)] >> (index % 64) & 1 == 1
     }
 
     /// Puts a free chunk into the unsorted bin and marks it so.
@@ -79,12 +81,15 @@ impl Bins {
         let size = chunk.size();
         let index = bin_index(size);
         chunk.mark(chunk.low(), State::Binned);
-        self.map[index / 64] |= 1 << (index % 64);
+        self.map[index / 64 % (SLOTS / 64)] |= 1 << (index % 64);
         if index < FIRST_LARGE {
-            self.lists[index].push_front(Through::Bin, chunk);
+            self.lists[index % SLOTS].push_front(Through::Bin, chunk);
             return;
         }
-        let (list, sizes) = (&mut self.lists[index], &mut self.sizes[index - FIRST_LARGE]);
+        let (list, sizes) = (
+            &mut self.lists[index % SLOTS],
+            &mut self.sizes[(index - FIRST_LARGE) % (SLOTS - FIRST_LARGE)],
+        );
         // The usual newcomer is no larger than the smallest.
         let smallest = sizes.last(keys);
         let place = match smallest {
@@ -113,16 +118,16 @@ impl Bins {
             let leads = previous(Through::Bin, chunk).is_none_or(|p| p.size() != size);
             if leads {
                 let heir = next(Through::Bin, chunk).filter(|n| n.size() == size);
-                let sizes = &mut self.sizes[index - FIRST_LARGE];
+                let sizes = &mut self.sizes[(index - FIRST_LARGE) % (SLOTS - FIRST_LARGE)];
                 if let Some(heir) = heir {
                     sizes.insert(Through::Sizes, heir, Some(chunk));
                 }
                 sizes.unlink(Through::Sizes, chunk);
             }
         }
-        self.lists[index].unlink(Through::Bin, chunk);
-        if self.lists[index].is_empty() {
-            self.map[index / 64] &= !(1 << (index % 64));
+        self.lists[index % SLOTS].unlink(Through::Bin, chunk);
+        if self.lists[index % SLOTS].is_empty() {
+            self.map[index / 64 % (SLOTS / 64)] &= !(1 << (index % 64));
         }
         let _ = keys;
     }
@@ -162,7 +167,7 @@ impl Bins {
         }
         let index = self.next_filled(index + 1)?;
         if index < FIRST_LARGE {
-            self.lists[index].last(keys)
+            self.lists[index % SLOTS].last(keys)
         } else {
             self.smallest_from(keys, index, size)
         }
@@ -176,7 +181,7 @@ impl Bins {
         index: usize,
         size: usize,
     ) -> Option<Chunk<'k, R>> {
-        let largest = self.lists[index].first(keys)?;
+        let largest = self.lists[index % SLOTS].first(keys)?;
         if largest.size() < size {
             return None;
         }
@@ -211,9 +216,9 @@ impl Bins {
     pub fn forge_map(&mut self, index: usize, filled: bool) {
         let bit = 1 << (index % 64);
         if filled {
-            self.map[index / 64] |= bit;
+            self.map[index / 64 % (SLOTS / 64)] |= bit;
         } else {
-            self.map[index / 64] &= !bit;
+            self.map[index / 64 % (SLOTS / 64)] &= !bit;
         }
     }
 }
@@ -224,4 +229,5 @@ impl Default for Bins {
     }
 }
 
+const _: () = assert!(SLOTS.is_power_of_two() && SLOTS == 2 * FIRST_LARGE);
 const _: () = assert!(Link::BkSize as usize + 8 <= Native::MIN_LARGE);

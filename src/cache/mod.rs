@@ -27,6 +27,8 @@ use crate::size::{CLASSES, class_of, class_size};
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
 
+/// Room for every class. An index modulo this power of two needs no check that could panic.
+const SLOTS: usize = CLASSES.next_power_of_two();
 /// The most chunks in one magazine.
 const MAX_MAGAZINE: usize = 128;
 /// A magazine holds about this many bytes at most, unless one chunk is larger.
@@ -112,11 +114,11 @@ impl Slot {
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct Cache {
-    slots: [Slot; CLASSES],
+    slots: [Slot; SLOTS],
     /// Chunks that came in from below minus those that went back, per class.
-    net: [i64; CLASSES],
+    net: [i64; SLOTS],
     /// Calls that a class had when the clock hand last passed it.
-    seen: [u32; CLASSES],
+    seen: [u32; SLOTS],
     hand: usize,
     /// Times that the budget did not suffice.
     denied: u32,
@@ -146,9 +148,9 @@ impl Cache {
     #[must_use]
     pub const fn new() -> Cache {
         Cache {
-            slots: [const { Slot::EMPTY }; CLASSES],
-            net: [0; CLASSES],
-            seen: [0; CLASSES],
+            slots: [const { Slot::EMPTY }; SLOTS],
+            net: [0; SLOTS],
+            seen: [0; SLOTS],
             hand: 2,
             denied: 0,
             committed: 0,
@@ -264,7 +266,7 @@ impl Cache {
     #[cold]
     pub fn refill<O: Os + Copy + 'static>(&mut self, shared: &Shared<O>, class: usize) -> usize {
         let keys = shared.keys();
-        let slot = &mut self.slots[class];
+        let slot = &mut self.slots[class % SLOTS];
         if !slot.spare.is_empty() {
             let spare = slot.take_spare();
             slot.load(spare);
@@ -272,20 +274,20 @@ impl Cache {
         }
         self.reach(shared, class);
         if let Some(magazine) = shared.depot.take(keys, class) {
-            self.net[class] += magazine.count as i64;
-            self.slots[class].load(magazine);
+            self.net[class % SLOTS] += magazine.count as i64;
+            self.slots[class % SLOTS].load(magazine);
             return self.pop_here(keys, class);
         }
         if shared.is_abandoned(self.arena) {
             self.arena = shared.choose();
         }
-        let want = usize::from(self.slots[class].capacity).max(1);
+        let want = usize::from(self.slots[class % SLOTS].capacity).max(1);
         let mut batch = Batch::wanting(want);
         if !shared.fill(self.arena, class_size(class), &mut batch) {
             return 0;
         }
-        self.net[class] += batch.count() as i64;
-        self.slots[class].load(Magazine {
+        self.net[class % SLOTS] += batch.count() as i64;
+        self.slots[class % SLOTS].load(Magazine {
             stack: batch.stack(),
             count: batch.count(),
         });
@@ -309,15 +311,15 @@ impl Cache {
         if class_size(class) != size {
             return false;
         }
-        let full = self.slots[class].count() != 0;
+        let full = self.slots[class % SLOTS].count() != 0;
         self.reach(shared, class);
-        let slot = &mut self.slots[class];
+        let slot = &mut self.slots[class % SLOTS];
         if slot.capacity == 0 {
             // No budget: a magazine of one goes straight to the depot.
             let mut stack = Stack::EMPTY;
             stack.push(chunk, low, State::Cached);
             slot.counts += ONE_CALL;
-            self.net[class] -= 1;
+            self.net[class % SLOTS] -= 1;
             self.send(shared, class, Magazine { stack, count: 1 });
             return true;
         }
@@ -326,7 +328,7 @@ impl Cache {
             let main = slot.unload();
             slot.set_spare(main);
             if old.count != 0 {
-                self.net[class] -= old.count as i64;
+                self.net[class % SLOTS] -= old.count as i64;
                 self.send(shared, class, old);
             }
         }
@@ -348,9 +350,9 @@ impl Cache {
     /// Lets the capacity of a class grow with its traffic, within the budget.
     fn reach<O: Os + Copy + 'static>(&mut self, shared: &Shared<O>, class: usize) {
         let size = class_size(class);
-        let most = (MAGAZINE_BYTES / size).clamp(1, MAX_MAGAZINE);
+        let most = (MAGAZINE_BYTES / size.max(crate::size::MIN_CHUNK)).clamp(1, MAX_MAGAZINE);
         let most = most.min(shared.settings().get(Key::TcacheCount));
-        let now = usize::from(self.slots[class].capacity);
+        let now = usize::from(self.slots[class % SLOTS].capacity);
         let first = match size {
             0..=256 => 8,
             257..=1040 => 4,
@@ -373,7 +375,7 @@ impl Cache {
             }
         }
         self.committed += cost;
-        self.slots[class].capacity = next as u16;
+        self.slots[class % SLOTS].capacity = next as u16;
     }
 
     /// Takes the capacity of classes that were not used since the clock hand last passed them.
@@ -391,17 +393,17 @@ impl Cache {
                 self.hand + 1
             };
             let victim = self.hand;
-            let slot = &self.slots[victim];
+            let slot = &self.slots[victim % SLOTS];
             let calls = slot.calls() as u32;
             if slot.capacity == 0 || victim == class {
                 continue;
             }
-            if calls != self.seen[victim] {
-                self.seen[victim] = calls;
+            if calls != self.seen[victim % SLOTS] {
+                self.seen[victim % SLOTS] = calls;
                 continue;
             }
             self.committed -= 2 * usize::from(slot.capacity) * class_size(victim);
-            self.slots[victim].capacity = 0;
+            self.slots[victim % SLOTS].capacity = 0;
             self.empty(shared, victim);
             if self.committed + cost <= budget {
                 return true;
@@ -411,10 +413,10 @@ impl Cache {
     }
 
     fn empty<O: Os + Copy + 'static>(&mut self, shared: &Shared<O>, class: usize) {
-        let slot = &mut self.slots[class];
+        let slot = &mut self.slots[class % SLOTS];
         for magazine in [slot.unload(), slot.take_spare()] {
             if magazine.count != 0 {
-                self.net[class] -= magazine.count as i64;
+                self.net[class % SLOTS] -= magazine.count as i64;
                 self.send(shared, class, magazine);
             }
         }
@@ -424,7 +426,7 @@ impl Cache {
     pub fn flush<O: Os + Copy + 'static>(&mut self, shared: &Shared<O>) {
         for class in 2..CLASSES {
             self.empty(shared, class);
-            self.slots[class].capacity = 0;
+            self.slots[class % SLOTS].capacity = 0;
         }
         self.committed = 0;
     }
@@ -432,10 +434,10 @@ impl Cache {
     /// Forgets everything: the cache of a thread that does not exist in this process.
     pub fn forget(&mut self) {
         for class in 2..CLASSES {
-            let slot = &mut self.slots[class];
+            let slot = &mut self.slots[class % SLOTS];
             let gone = slot.unload().count + slot.take_spare().count;
             slot.capacity = 0;
-            self.net[class] -= gone as i64;
+            self.net[class % SLOTS] -= gone as i64;
         }
         self.committed = 0;
     }
@@ -445,11 +447,11 @@ impl Cache {
     pub fn counts(&self) -> (u64, u64, u64) {
         let (mut pops, mut pushes, mut bytes) = (0, 0, 0);
         for class in 2..CLASSES {
-            let slot = &self.slots[class];
+            let slot = &self.slots[class % SLOTS];
             let held = i64::from(slot.count()) + i64::from(slot.spare_count);
             let calls = slot.calls() as i64;
             // calls = pushes + pops, held = net + pushes - pops
-            let pushed = (calls + held - self.net[class]) / 2;
+            let pushed = (calls + held - self.net[class % SLOTS]) / 2;
             pushes += pushed.max(0) as u64;
             pops += (calls - pushed).max(0) as u64;
             bytes += (held as usize * class_size(class)) as u64;
@@ -544,7 +546,10 @@ impl Caches {
     /// # Safety
     /// `cache` is the calling thread's cache or a direct one.
     #[inline]
-    pub unsafe fn survived<O: Os + Copy + 'static>(shared: &Shared<O>, cache: *const Cache) -> bool {
+    pub unsafe fn survived<O: Os + Copy + 'static>(
+        shared: &Shared<O>,
+        cache: *const Cache,
+    ) -> bool {
         // SAFETY: the caller's promise; a direct cache is never written to.
         unsafe { (*cache).generation != shared.generation() && !(*cache).ended }
     }

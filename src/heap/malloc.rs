@@ -270,7 +270,7 @@ impl<O: Os + 'static> Heap<O> {
         rung: Rung,
     ) {
         let (stamp, dirt) = self.dirt_of(block, total);
-        let mut pieces = batch.missing().min(total / size);
+        let mut pieces = batch.missing().min(total.checked_div(size).unwrap_or(0));
         let mut rest = total - pieces * size;
         if rest != 0 && rest < MIN_CHUNK {
             pieces -= 1;
@@ -322,7 +322,9 @@ impl<O: Os + 'static> Heap<O> {
                 address: top.payload(),
             });
         }
-        let pieces = batch.missing().min((self.top_size - MIN_CHUNK) / size);
+        let pieces = batch
+            .missing()
+            .min((self.top_size - MIN_CHUNK).checked_div(size).unwrap_or(0));
         let start = self.top;
         let prev_in_use = top.low().prev_in_use();
         self.set_top(start + pieces * size, self.top_size - pieces * size, true);
