@@ -10,7 +10,7 @@ use fencepost::os::Kernel;
 use model::host::CALLS;
 use model::{Script, Source, World};
 
-const SCRIPTS: u64 = if cfg!(miri) { 2 } else { 100 };
+const SCRIPTS: u64 = if cfg!(miri) { 2 } else { 500 };
 const LENGTH: usize = if cfg!(miri) { 60 } else { 200 };
 
 /// Runs seeded scripts; a script that fails is made small and shown.
