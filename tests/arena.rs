@@ -318,3 +318,36 @@ fn idle_is_what_nobody_needed_for_a_whole_interval() {
 }
 
 const _: () = assert!(MAX_ARENAS > 1);
+
+/// The move is made before the table is asked for room: it must find some.
+#[test]
+fn a_moved_mapping_is_never_lost() {
+    let bench = Bench::new();
+    let os = bench.ground.os();
+    let keys = bench.ground.keys();
+    // As many as the table holds without pages of its own.
+    let mut live = Vec::new();
+    for _ in 0..200 {
+        os.refuse(1, u64::MAX);
+        live.extend(bench.maps.allocate(os, keys, 5000, 16).map(|m| m.payload));
+    }
+    assert!(live.len() > 32);
+    // What lies behind stands in the way of growing. First nothing but one call is allowed,
+    // which must not be the move; then nothing is refused.
+    let mut moved = 0;
+    for turn in 0..2 * live.len() {
+        let place = turn % live.len();
+        os.refuse(if turn == place { 1 } else { u64::MAX }, u64::MAX);
+        if let Some(to) = bench.resize(live[place], 9000 + turn * 40) {
+            moved += usize::from(live[place] != to);
+            live[place] = to;
+        }
+        for block in &live {
+            bench.len(*block);
+        }
+    }
+    assert!(moved > 10, "{moved}");
+    os.refuse(u64::MAX, u64::MAX);
+    live.into_iter()
+        .for_each(|block| assert!(bench.free(block)));
+}
