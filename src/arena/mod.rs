@@ -466,7 +466,10 @@ impl<O: Os + Copy + 'static> Shared<O> {
             return 0;
         }
         let high = self.high.load(Ordering::Relaxed);
-        let live = self.outside.load(Ordering::Relaxed).saturating_sub(self.depot.bytes());
+        let live = self
+            .outside
+            .load(Ordering::Relaxed)
+            .saturating_sub(self.depot.bytes());
         let limit = if high > SMALL_PROGRAM && live < high / 5 * 2 {
             DEPOT_AFTER_PEAK
         } else {

@@ -544,7 +544,10 @@ impl Caches {
     /// # Safety
     /// `cache` is the calling thread's cache or a direct one.
     #[inline]
-    pub unsafe fn survived<O: Os + Copy + 'static>(shared: &Shared<O>, cache: *const Cache) -> bool {
+    pub unsafe fn survived<O: Os + Copy + 'static>(
+        shared: &Shared<O>,
+        cache: *const Cache,
+    ) -> bool {
         // SAFETY: the caller's promise; a direct cache is never written to.
         unsafe { (*cache).generation != shared.generation() && !(*cache).ended }
     }

@@ -58,7 +58,11 @@ impl<O: Os + 'static> Heap<O> {
         let high = used.max(self.regret.high - self.regret.high / 64);
         self.regret.high = high;
         let peak_passed = used < high / 5 * 2;
-        let doublings = if peak_passed { 0 } else { self.regret.reluctance };
+        let doublings = if peak_passed {
+            0
+        } else {
+            self.regret.reluctance
+        };
         let keep = ((used / 8) << doublings) + high.clamp(MIN_DIRT, MAX_DIRT);
         let before = self.counters.returned_bytes;
         if !self.settings.is_set(Key::TrimThreshold) {
@@ -82,7 +86,11 @@ impl<O: Os + 'static> Heap<O> {
             .saturating_sub(end - self.top_low.min(self.top_size));
         let held = self.counters.dirty_bytes + dirty;
         // Well above what may be kept, or it would be given back in driblets.
-        let excess = if held > keep + keep / 4 { held - keep } else { 0 };
+        let excess = if held > keep + keep / 4 {
+            held - keep
+        } else {
+            0
+        };
         let give = excess.min(idle);
         if give >= MIN_TRIM {
             let before = self.counters.returned_bytes;
