@@ -394,6 +394,10 @@ unsafe extern "C" fn forked() {
 #[cold]
 #[inline(never)]
 fn free_verified(chunk: KernelChunk, low: Low) {
+    // The map of extents knows one range per granule: a mapping between two segments is in it.
+    if low.is_mapped() {
+        return free_odd(chunk.payload());
+    }
     let cache = enter();
     perturb(chunk.payload(), Native::usable(low.size()), true);
     // SAFETY: the thread's own cache; if it is not direct, it is this thread's alone.
@@ -432,7 +436,8 @@ fn named(call: Call, addr: usize) -> Named {
         // SAFETY: the address is aligned and lies in heap memory.
         let chunk = unsafe { KEYS.chunk(addr - HEADER) };
         let low = chunk.low();
-        if chunk.tag() == chunk.user_tags(low).0 {
+        // A mapping may lie between two segments of a granule.
+        if !low.is_mapped() && chunk.tag() == chunk.user_tags(low).0 {
             return Named::Chunk(chunk, low);
         }
     }

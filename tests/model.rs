@@ -1,4 +1,7 @@
 //! Seeded operation lists on heaps over a host block and over the real kernel.
+//!
+//! `FENCEPOST_SCRIPTS=n` runs n scripts per test, `FENCEPOST_SEEDS=1` names each seed before it
+//! runs (for a heap that aborts; with `--nocapture`).
 #![allow(unsafe_code)] // The interpreter plays the user of raw memory.
 
 #[path = "model/mod.rs"]
@@ -10,12 +13,23 @@ use fencepost::os::Kernel;
 use model::host::CALLS;
 use model::{Script, Source, World};
 
-const SCRIPTS: u64 = if cfg!(miri) { 2 } else { 100 };
-const LENGTH: usize = if cfg!(miri) { 60 } else { 200 };
+const SCRIPTS: u64 = if cfg!(miri) { 1 } else { 400 };
+const LENGTH: usize = if cfg!(miri) { 50 } else { 200 };
+
+/// The seeds to try.
+fn seeds(usual: u64) -> impl Iterator<Item = u64> {
+    let number = std::env::var("FENCEPOST_SCRIPTS").map(|n| n.parse().expect("a number"));
+    let named = std::env::var_os("FENCEPOST_SEEDS").is_some();
+    (0..number.unwrap_or(usual)).inspect(move |seed| {
+        if named {
+            eprintln!("seed {seed}");
+        }
+    })
+}
 
 /// Runs seeded scripts; a script that fails is made small and shown.
 fn seeded(source: Source) {
-    for seed in 0..SCRIPTS {
+    for seed in seeds(SCRIPTS) {
         let script = Script::from_seed(seed, source, LENGTH);
         if let Err(why) = model::try_run(&script, 5) {
             panic!("seed {seed}: {why}");
@@ -45,7 +59,7 @@ fn seeded_scripts_in_segments() {
 
 /// On the real kernel; the C library's malloc serves the test meanwhile.
 fn on_the_kernel(source: Source) {
-    for seed in 0..SCRIPTS / 2 {
+    for seed in seeds(SCRIPTS / 2) {
         let script = Script::from_seed(5000 + seed, source, LENGTH);
         World::new(Kernel::new(), source).run(&script.ops, 10);
     }

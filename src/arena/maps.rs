@@ -392,6 +392,10 @@ impl Maps {
             return None;
         }
         if len > old {
+            // A move cannot be undone, so its record must find room.
+            if !self.table.reserve(os, self.count.load(Ordering::Relaxed)) {
+                return None;
+            }
             self.give_up(os, len - old);
         }
         // The record goes first: an address that is moved must not be found meanwhile.

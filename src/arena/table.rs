@@ -94,6 +94,14 @@ impl MapTable {
         true
     }
 
+    /// Makes room ahead of an [`insert`](MapTable::insert) that must not fail, with `live`
+    /// entries in use: a level of which at most a quarter is. `false` if there is no memory.
+    pub fn reserve<O: Os>(&self, os: &O, live: usize) -> bool {
+        (1..LEVELS.len())
+            .take_while(|level| LEVELS[level - 1] < 4 * live)
+            .all(|level| self.level(os, level).is_some() || self.add_level(os, level))
+    }
+
     fn probes(payload: usize, entries: &[Entry]) -> impl Iterator<Item = &Entry> {
         let mask = entries.len() - 1;
         let home = (payload >> 12).wrapping_mul(0x9e37_79b9) >> 7;

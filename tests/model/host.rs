@@ -269,9 +269,12 @@ impl Host {
     }
 }
 
-fn all(bytes: &[u8], byte: u8) -> bool {
-    let line = [byte; 64];
-    bytes.chunks(64).all(|chunk| *chunk == line[..chunk.len()])
+/// Whether all bytes are `byte`; compares long runs, for tests are not optimised.
+pub fn all(bytes: &[u8], byte: u8) -> bool {
+    let line = [byte; 1024];
+    bytes
+        .chunks(line.len())
+        .all(|run| *run == line[..run.len()])
 }
 
 impl Drop for Host {

@@ -254,13 +254,17 @@ impl Script {
 
 /// Sizes as programs ask for them, with a few large ones.
 fn size(choices: &mut impl Choices) -> usize {
-    let large = if cfg!(miri) { 40 << 10 } else { 300 << 10 };
+    let (medium, large) = if cfg!(miri) {
+        (4000, 20_000)
+    } else {
+        (40_000, 300 << 10)
+    };
     let limit = match choices.below(100) {
         0..40 => 130,
         40..50 => 8,
         50..75 => 1100,
         75..90 => 5000,
-        90..98 => 40_000,
+        90..98 => medium,
         _ => large,
     };
     choices.below(limit)

@@ -1,0 +1,353 @@
+//! What threads share: the depot, the table of mappings, mappings and their threshold, arenas.
+#![allow(unsafe_code)] // Raw memory.
+
+#[path = "model/mod.rs"]
+mod model;
+
+use fencepost::arena::{Depot, MAX_ARENAS, Magazine, MapTable, Maps, Owned};
+use fencepost::chunk::{Stack, State};
+use fencepost::config::Key;
+use fencepost::os::{Flaky, Region};
+use fencepost::size::{class_of, class_size};
+use model::{Bed, Ground, Host, Piece, Plan};
+
+type Os = Flaky<Host>;
+
+/// Mappings on a host of their own. Nothing made from the ground leaves a test.
+struct Bench {
+    maps: Box<Maps>,
+    ground: Ground<Os>,
+}
+
+impl Bench {
+    fn new() -> Bench {
+        // SAFETY: the maps are dropped before the ground and hold no reference into it.
+        let ground = unsafe { Ground::new(Flaky::new(Host::new(Plan::SMALL)), 23) };
+        Bench {
+            maps: Box::new(Maps::new()),
+            ground,
+        }
+    }
+
+    fn get(&self, request: usize, align: usize) -> usize {
+        let (os, keys) = (self.ground.os(), self.ground.keys());
+        let got = self.maps.allocate(os, keys, request, align);
+        got.expect("the host has room").payload
+    }
+
+    fn free(&self, payload: usize) -> bool {
+        let (os, keys) = (self.ground.os(), self.ground.keys());
+        self.maps.free(os, keys, self.ground.settings(), payload)
+    }
+
+    fn len(&self, payload: usize) -> usize {
+        match self.maps.find(self.ground.os(), payload) {
+            Owned::Live(len) => len,
+            other => panic!("{payload:#x}: {other:?}"),
+        }
+    }
+
+    fn resize(&self, payload: usize, request: usize) -> Option<usize> {
+        let (os, keys) = (self.ground.os(), self.ground.keys());
+        let old = self.len(payload);
+        self.maps.resize(os, keys, payload, old, request)
+    }
+
+    fn threshold(&self) -> usize {
+        self.maps.threshold(self.ground.settings())
+    }
+
+    fn made(&self) -> u64 {
+        self.ground.os().made()
+    }
+
+    fn set(&self, payload: usize, byte: u8) {
+        // SAFETY: tests name a byte of a live mapping.
+        unsafe { self.ground.keys().region.at(payload).write(byte) }
+    }
+
+    fn byte(&self, payload: usize) -> u8 {
+        // SAFETY: as in `set`.
+        unsafe { self.ground.keys().region.at(payload).read() }
+    }
+}
+
+#[test]
+fn the_threshold_slides_up_to_what_was_freed() {
+    let bench = Bench::new();
+    assert_eq!(bench.threshold(), 128 << 10);
+    let block = bench.get(200_000, 16);
+    assert_eq!(bench.threshold(), 128 << 10, "not by allocating");
+    assert!(bench.free(block));
+    assert_eq!(bench.threshold(), 200_704);
+    // Never down, and never beyond 32 MiB.
+    let smaller = bench.get(150_000, 16);
+    let huge = bench.get(33 << 20, 16);
+    assert!(bench.free(smaller) && bench.free(huge));
+    assert_eq!(bench.threshold(), 200_704);
+}
+
+#[test]
+fn the_threshold_stands_still_once_the_user_sets_it_or_its_kin() {
+    for key in [
+        Key::MmapThreshold,
+        Key::TrimThreshold,
+        Key::TopPad,
+        Key::MmapMax,
+    ] {
+        let bench = Bench::new();
+        assert!(bench.ground.settings().set(key, 150_000));
+        let expected = if key == Key::MmapThreshold {
+            150_000
+        } else {
+            128 << 10
+        };
+        let block = bench.get(300_000, 16);
+        assert!(bench.free(block));
+        assert_eq!(bench.threshold(), expected, "{key:?}");
+    }
+}
+
+#[test]
+fn a_freed_mapping_serves_the_next_request() {
+    let bench = Bench::new();
+    let block = bench.get(200_000, 16);
+    assert!(bench.free(block));
+    let made = bench.made();
+    assert_eq!(bench.get(200_000, 16), block);
+    assert_eq!(bench.made(), made, "no call for it");
+    assert_eq!(bench.maps.kept_bytes(), 0);
+    // Its dirt is told: a fresh one has none.
+    bench.free(block);
+    let (os, keys) = (bench.ground.os(), bench.ground.keys());
+    let again = bench.maps.allocate(os, keys, 200_000, 16).expect("room");
+    assert!(again.dirty >= 200_000);
+    let fresh = bench.maps.allocate(os, keys, 200_000, 16).expect("room");
+    assert_eq!(fresh.dirty, 0);
+}
+
+#[test]
+fn what_is_kept_is_bounded_and_ages() {
+    let bench = Bench::new();
+    assert!(bench.ground.settings().set(Key::MappingCacheBytes, 1 << 20));
+    let blocks: Vec<usize> = (0..30).map(|_| bench.get(140_000, 16)).collect();
+    for block in blocks {
+        assert!(bench.free(block));
+        assert!(bench.maps.kept_bytes() <= 1 << 20);
+    }
+    let kept = bench.maps.kept_bytes();
+    assert!(kept > 500_000, "{kept}");
+    let os = bench.ground.os();
+    bench.maps.age(os);
+    assert_eq!(bench.maps.kept_bytes(), kept, "young");
+    bench.maps.age(os);
+    assert_eq!(bench.maps.kept_bytes(), 0, "kept for a whole tick");
+    assert_eq!(os.inner().mapped(), 0);
+    // No more than a handful, however small.
+    assert!(bench.ground.settings().set(Key::MappingCacheBytes, 1 << 30));
+    let blocks: Vec<usize> = (0..40).map(|_| bench.get(5000, 16)).collect();
+    blocks.into_iter().for_each(|b| assert!(bench.free(b)));
+    assert_eq!(bench.maps.kept_bytes(), 16 * 8192);
+    assert!(bench.maps.give_up(os, 8192) == 8192);
+    assert_eq!(bench.maps.kept_bytes(), 15 * 8192);
+}
+
+#[test]
+fn a_mapping_is_resized_in_place_or_by_a_move() {
+    let bench = Bench::new();
+    let block = bench.get(200_000, 16);
+    bench.set(block, 1);
+    bench.set(block + 199_999, 2);
+    let shrunk = bench
+        .resize(block, 150_000)
+        .expect("shrinking needs nothing");
+    assert_eq!((shrunk, bench.len(block)), (block, 151_552));
+    assert_eq!(bench.resize(block, 151_000), Some(block), "same pages");
+    // A neighbour is in the way.
+    let neighbour = bench.get(140_000, 16);
+    let moved = bench.resize(block, 400_000).expect("room");
+    assert_ne!(moved, block);
+    assert_eq!(bench.byte(moved), 1);
+    assert_eq!(
+        bench.maps.find(bench.ground.os(), block),
+        Owned::Freed(151_552)
+    );
+    bench.maps.verify::<&Os>(bench.ground.keys(), moved);
+    assert!(bench.free(moved) && bench.free(neighbour));
+    assert_eq!(bench.maps.totals().bytes, 0);
+}
+
+#[test]
+fn a_refused_resize_leaves_the_mapping() {
+    let bench = Bench::new();
+    let block = bench.get(200_000, 16);
+    bench.get(140_000, 16);
+    bench.ground.os().refuse(0, u64::MAX);
+    assert_eq!(bench.resize(block, 400_000), None);
+    assert_eq!(bench.len(block), 200_704);
+    assert_eq!(bench.resize(block, isize::MAX as usize), None);
+    assert!(bench.free(block));
+}
+
+#[test]
+fn mappings_are_aligned_as_asked() {
+    let bench = Bench::new();
+    for shift in 4..20 {
+        let block = bench.get(140_000, 1 << shift);
+        assert_eq!(block % (1 << shift), 0);
+        let len = bench.len(block);
+        assert!(Maps::usable(bench.ground.os(), block, len) >= 140_000);
+        let (payload, _) = bench
+            .maps
+            .containing(bench.ground.os(), block + 100)
+            .expect("it is live");
+        assert_eq!(payload, block);
+    }
+}
+
+#[test]
+fn the_table_remembers_what_was_freed() {
+    let os = Flaky::new(Host::new(Plan::SMALL));
+    let table = MapTable::new();
+    let at = |i: usize| 0x7000_0000_0000 + i * 0x21_000 + 16;
+    assert_eq!(table.find(&os, at(0)), Owned::Never);
+    // Enough for three levels.
+    for i in 0..3000 {
+        assert!(table.insert(&os, at(i), i + 1), "{i}");
+    }
+    for i in 0..3000 {
+        assert_eq!(table.find(&os, at(i)), Owned::Live(i + 1));
+    }
+    assert_eq!(
+        table.containing(&os, at(2000) + 1000),
+        Some((at(2000), 2001))
+    );
+    for i in (0..3000).step_by(3) {
+        assert_eq!(table.remove(&os, at(i)), Some(i + 1));
+        assert_eq!(table.remove(&os, at(i)), None, "once");
+        assert_eq!(table.find(&os, at(i)), Owned::Freed(i + 1));
+    }
+    table.set_len(&os, at(1), 77);
+    assert_eq!(table.find(&os, at(1)), Owned::Live(77));
+    assert!(os.made() <= 3, "a call per level");
+}
+
+#[test]
+fn a_table_without_pages_says_that_it_is_full() {
+    let os = Flaky::new(Host::new(Plan::SMALL));
+    os.refuse(0, u64::MAX);
+    let table = MapTable::new();
+    let inserted = (0..200).filter(|i| table.insert(&os, 0x10_0000 + i * 0x1000, 1));
+    assert!((16..=64).contains(&inserted.count()));
+}
+
+fn magazine(chunks: &[Piece]) -> Magazine {
+    let mut stack = Stack::EMPTY;
+    for chunk in chunks {
+        stack.push(*chunk, chunk.low(), State::Cached);
+    }
+    Magazine {
+        stack,
+        count: chunks.len(),
+    }
+}
+
+#[test]
+fn the_depot_gives_back_what_was_put_last() {
+    let mut bed = Bed::new();
+    let keys = bed.ground.keys();
+    let depot = Box::new(Depot::new());
+    let class = class_of(112);
+    let magazines: Vec<Magazine> = (1..=5)
+        .map(|n| magazine(&(0..n).map(|_| bed.get(100)).collect::<Vec<_>>()))
+        .collect();
+    for put in &magazines {
+        assert_eq!(depot.put(keys, class, *put, usize::MAX), None);
+    }
+    assert_eq!(depot.bytes(), 15 * class_size(class));
+    assert_eq!(depot.take(keys, class + 1), None, "another class");
+    for put in magazines.iter().rev() {
+        assert_eq!(depot.take(keys, class), Some(*put));
+        let mut stack = put.stack;
+        for _ in 0..put.count {
+            assert!(stack.pop(keys, State::Cached).is_some());
+        }
+        assert!(stack.is_empty());
+    }
+    assert_eq!((depot.take(keys, class), depot.bytes()), (None, 0));
+}
+
+#[test]
+fn a_full_depot_refuses() {
+    let mut bed = Bed::new();
+    let keys = bed.ground.keys();
+    let depot = Box::new(Depot::new());
+    let one = magazine(&[bed.get(100), bed.get(100)]);
+    assert_eq!(depot.put(keys, class_of(112), one, 223), Some(one));
+    assert_eq!(depot.put(keys, class_of(112), one, 0), Some(one));
+    assert_eq!(depot.bytes(), 0);
+    assert_eq!(depot.put(keys, class_of(112), one, 224), None);
+}
+
+#[test]
+fn idle_is_what_nobody_needed_for_a_whole_interval() {
+    let mut bed = Bed::new();
+    let keys = bed.ground.keys();
+    let depot = Box::new(Depot::new());
+    let class = class_of(112);
+    let mut put = |depot: &Depot| {
+        let one = magazine(&[bed.get(100)]);
+        assert_eq!(depot.put(keys, class, one, usize::MAX), None);
+    };
+    (0..4).for_each(|_| put(&depot));
+    assert_eq!(
+        depot.take_idle(keys, class),
+        None,
+        "the interval just began"
+    );
+    depot.age(class);
+    // Two were needed at one time; two never were.
+    depot.take(keys, class).expect("four");
+    depot.take(keys, class).expect("three");
+    put(&depot);
+    put(&depot);
+    assert!(depot.take_idle(keys, class).is_some());
+    assert!(depot.take_idle(keys, class).is_some());
+    assert_eq!(depot.take_idle(keys, class), None);
+    assert_eq!(depot.bytes(), 2 * 112);
+}
+
+const _: () = assert!(MAX_ARENAS > 1);
+
+/// The move is made before the table is asked for room: it must find some.
+#[test]
+fn a_moved_mapping_is_never_lost() {
+    let bench = Bench::new();
+    let os = bench.ground.os();
+    let keys = bench.ground.keys();
+    // As many as the table holds without pages of its own.
+    let mut live = Vec::new();
+    for _ in 0..200 {
+        os.refuse(1, u64::MAX);
+        live.extend(bench.maps.allocate(os, keys, 5000, 16).map(|m| m.payload));
+    }
+    assert!(live.len() > 32);
+    // What lies behind stands in the way of growing. First nothing but one call is allowed,
+    // which must not be the move; then nothing is refused.
+    let mut moved = 0;
+    for turn in 0..2 * live.len() {
+        let place = turn % live.len();
+        os.refuse(if turn == place { 1 } else { u64::MAX }, u64::MAX);
+        if let Some(to) = bench.resize(live[place], 9000 + turn * 40) {
+            moved += usize::from(live[place] != to);
+            live[place] = to;
+        }
+        for block in &live {
+            bench.len(*block);
+        }
+    }
+    assert!(moved > 10, "{moved}");
+    os.refuse(u64::MAX, u64::MAX);
+    live.into_iter()
+        .for_each(|block| assert!(bench.free(block)));
+}
