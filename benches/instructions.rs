@@ -62,13 +62,16 @@ fn counted_free_none(p: *mut u8, _: usize) {
     black_box(p);
 }
 
+type Malloc = fn(usize) -> *mut u8;
+type Free = fn(*mut u8, usize);
+
 fn child(task: &str) {
     let mut words = task.split(' ');
     let mut word = || words.next().expect("a word of the task");
     let kind = word();
     let size: usize = word().parse().expect("a size");
     let pairs: u64 = word().parse().expect("a number");
-    let (malloc, free): (fn(usize) -> *mut u8, fn(*mut u8, usize)) = match kind {
+    let (malloc, free): (Malloc, Free) = match kind {
         "rust" => (counted_malloc_rust, counted_free_rust),
         "c" => (counted_malloc_c, counted_free_c),
         _ => (counted_malloc_none, counted_free_none),
