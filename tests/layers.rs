@@ -123,6 +123,8 @@ const LAW: Law = Law {
         // What the C library and the kernel tell once.
         ("os/process.rs", "PAGE_SIZE"),
         ("os/process.rs", "environ"),
+        // Standard error, kept for the statistics at exit.
+        ("preload/lifecycle.rs", "STDERR"),
     ],
     plain_types: &["Tunable"],
     max_lines: 600,
