@@ -430,14 +430,14 @@ unsafe impl Claimed for Node {
 
 /// What a thread does when it starts: takes a cache that is nobody's, or adds one.
 fn claim(roll: &Roll<Node>) -> &'static Node {
-    let mut node = roll.take();
+    let mut node = roll.take(0);
     if node.is_null() {
         node = Box::into_raw(Box::new(Node {
             claim: Claim::new(),
             inside: Owned::new(0),
         }));
         // SAFETY: leaked just now, so valid forever and in no list.
-        unsafe { roll.add(node) };
+        unsafe { roll.add(node, 0) };
     }
     // SAFETY: leaked, above or by another thread.
     unsafe { &*node }

@@ -11,9 +11,11 @@
 //! finds the budget spent takes it from one that has not been used for a while.
 #![allow(unsafe_code)] // Unchecked indexing on the hit path; pages of the cache itself.
 
+mod caches;
 mod roll;
 mod slot;
 
+pub use caches::Caches;
 pub use roll::{Claim, Claimed, Roll};
 pub use slot::{Thread, on_thread_exit, set_exit_hook};
 
@@ -21,11 +23,9 @@ use crate::arena::{Magazine, Shared};
 use crate::chunk::{Chunk, Keys, Low, Stack, State};
 use crate::config::Key;
 use crate::heap::Batch;
-use crate::os::{Os, Prot, Region};
+use crate::os::{Os, Region};
 use crate::report::{Misuse, abort};
 use crate::size::{CLASSES, class_of, class_size};
-use core::cell::UnsafeCell;
-use core::mem::MaybeUninit;
 
 /// Room for every class. An index modulo this power of two needs no check that could panic.
 const SLOTS: usize = CLASSES.next_power_of_two();
@@ -124,13 +124,8 @@ pub struct Cache {
     denied: u32,
     committed: usize,
     arena: usize,
-    /// How many forks lie between the first process and the one that the owner was born in, or
-    /// has last been the survivor of.
-    generation: u32,
     /// A direct cache holds nothing: every call goes to the arena.
     direct: bool,
-    /// The cache of all threads that have ended.
-    ended: bool,
     claim: Claim<Cache>,
 }
 
@@ -155,9 +150,7 @@ impl Cache {
             denied: 0,
             committed: 0,
             arena: 0,
-            generation: 0,
             direct: false,
-            ended: false,
             claim: Claim::new(),
         }
     }
@@ -169,7 +162,6 @@ impl Cache {
     pub const fn direct() -> Cache {
         let mut cache = Cache::new();
         cache.direct = true;
-        cache.ended = true;
         cache
     }
 
@@ -185,9 +177,8 @@ impl Cache {
     }
 
     /// Gets ready to serve a thread of this arena.
-    fn prepare(&mut self, arena: usize, generation: u32, direct: bool) {
+    fn prepare(&mut self, arena: usize, direct: bool) {
         self.arena = arena;
-        self.generation = generation;
         self.direct = direct;
         for (class, slot) in self.slots.iter_mut().enumerate().skip(2) {
             slot.low = Low::of(class_size(class));
@@ -464,141 +455,6 @@ impl Cache {
 impl Default for Cache {
     fn default() -> Cache {
         Cache::new()
-    }
-}
-
-/// All caches of a process. They live in pages that are never unmapped and are reused.
-#[derive(Debug)]
-pub struct Caches {
-    /// The first thread's, so that a small program needs no page for it.
-    first: UnsafeCell<Cache>,
-    /// The caches that were mapped, newest first.
-    mapped: Roll<Cache>,
-}
-
-// SAFETY: a cache is accessed mutably only by the thread that owns it, and ownership changes
-// hands by its atomic state; the rest is atomics.
-unsafe impl Sync for Caches {}
-
-impl Caches {
-    /// No cache is owned.
-    #[cfg(not(loom))]
-    #[must_use]
-    pub const fn new() -> Caches {
-        Caches {
-            first: UnsafeCell::new(Cache::new()),
-            mapped: Roll::new(),
-        }
-    }
-
-    /// Every cache there is.
-    fn each(&self) -> impl Iterator<Item = *mut Cache> {
-        core::iter::once(self.first.get()).chain(self.mapped.iter())
-    }
-
-    /// A cache for the current thread, attached to an arena, that holds nothing if `direct`.
-    /// Null if there is no memory.
-    pub fn claim<O: Os + Copy + 'static>(&self, shared: &Shared<O>, direct: bool) -> *mut Cache {
-        // SAFETY: the record inside a cache that is never unmapped.
-        let mut found = if unsafe { (*Cache::claim(self.first.get())).take() } {
-            self.first.get()
-        } else {
-            self.mapped.take()
-        };
-        if found.is_null() {
-            found = self.map(shared.os());
-        }
-        // SAFETY: null, or owned by this thread as of now.
-        if let Some(cache) = unsafe { found.as_mut() } {
-            cache.prepare(shared.attach(), shared.generation(), direct);
-        }
-        found
-    }
-
-    fn map<O: Os>(&self, os: &O) -> *mut Cache {
-        let bytes = crate::size::align_up(size_of::<Cache>(), os.page_size());
-        let Ok(pages) = os.map(0, bytes, Prot::ReadWrite) else {
-            return core::ptr::null_mut();
-        };
-        let cache: *mut Cache = os.region().at(pages).cast();
-        // SAFETY: fresh zero pages that are never unmapped, large and aligned enough, and an
-        // all-zero cache is a valid empty one; nobody else knows them yet.
-        unsafe { self.mapped.add(cache) };
-        cache
-    }
-
-    /// Gives a thread's cache back: its chunks to the depot and the arenas, the cache to the
-    /// next thread.
-    ///
-    /// # Safety
-    /// The calling thread owns the cache and does not use it afterwards.
-    pub unsafe fn give_back<O: Os + Copy + 'static>(&self, shared: &Shared<O>, cache: *mut Cache) {
-        // SAFETY: owned by the caller.
-        let cache = unsafe { &mut *cache };
-        cache.flush(shared);
-        shared.detach(cache.arena);
-        cache.claim.give_back();
-    }
-
-    /// Whether the thread that owns `cache` is the one that survived a fork and has not looked
-    /// after the caches of the others yet.
-    ///
-    /// # Safety
-    /// `cache` is the calling thread's cache or a direct one.
-    #[inline]
-    pub unsafe fn survived<O: Os + Copy + 'static>(
-        shared: &Shared<O>,
-        cache: *const Cache,
-    ) -> bool {
-        // SAFETY: the caller's promise; a direct cache is never written to.
-        unsafe { (*cache).generation != shared.generation() && !(*cache).ended }
-    }
-
-    /// In a child process only the thread that forked exists: the caches of the others can be
-    /// used again. What was in them is given up, for they may have been in the middle of a
-    /// change. Caches of threads that were born in this process carry its generation.
-    ///
-    /// # Safety
-    /// `mine` is the calling thread's cache, and the thread [survived](Caches::survived).
-    #[cold]
-    pub unsafe fn bury<O: Os + Copy + 'static>(&self, shared: &Shared<O>, mine: *mut Cache) {
-        let now = shared.generation();
-        // SAFETY: this thread's own cache.
-        unsafe { (*mine).generation = now };
-        for cache in self.each() {
-            // SAFETY: the record inside a cache that is never unmapped.
-            let claim = unsafe { &*Cache::claim(cache) };
-            // SAFETY: a plain word; whoever may write it at the same time writes `now`, and
-            // then the cache is left alone either way because it is stamped before it is used.
-            let stamp = unsafe { (&raw const (*cache).generation).read_volatile() };
-            if cache != mine && claim.is_owned() && stamp != now {
-                // SAFETY: its owner, which is not this thread, does not exist in this process.
-                unsafe { (*cache).forget() };
-                claim.give_back();
-            }
-        }
-    }
-
-    /// Mallocs and frees that caches served and the bytes they hold; a snapshot while other
-    /// threads go on.
-    pub fn counts(&self) -> (u64, u64, u64) {
-        let mut sum = (0, 0, 0);
-        for cache in self.each() {
-            // SAFETY: a racy read of counters of a cache that is never unmapped; the copy is
-            // volatile so that nothing is assumed about it, and its links are not followed.
-            let copy = unsafe { core::ptr::read_volatile(cache.cast::<MaybeUninit<Cache>>()) };
-            // SAFETY: every bit pattern of these plain words is valid.
-            let (pops, pushes, bytes) = unsafe { copy.assume_init_ref() }.counts();
-            sum = (sum.0 + pops, sum.1 + pushes, sum.2 + bytes);
-        }
-        sum
-    }
-}
-
-#[cfg(not(loom))]
-impl Default for Caches {
-    fn default() -> Caches {
-        Caches::new()
     }
 }
 

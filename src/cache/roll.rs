@@ -5,9 +5,9 @@
 
 use crate::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
-/// The states of a [`Claim`]. Zero pages are free ones.
+/// The state of a [`Claim`] that is nobody's; otherwise it is one more than the generation (the
+/// number of forks before it) of the process that the owner was born in. Zero pages are free.
 const FREE: u32 = 0;
-const OWNED: u32 = 1;
 
 /// The record of a [`Roll`] inside each of its members.
 #[derive(Debug)]
@@ -38,10 +38,15 @@ impl<T> Claim<T> {
         }
     }
 
-    /// Makes the member the caller's if it is nobody's.
-    pub fn take(&self) -> bool {
+    /// Makes the member the caller's, a thread of this generation, if it is nobody's.
+    pub fn take(&self, generation: u32) -> bool {
         self.state
-            .compare_exchange(FREE, OWNED, Ordering::Acquire, Ordering::Relaxed)
+            .compare_exchange(
+                FREE,
+                generation.wrapping_add(1),
+                Ordering::Acquire,
+                Ordering::Relaxed,
+            )
             .is_ok()
     }
 
@@ -52,7 +57,19 @@ impl<T> Claim<T> {
 
     /// Whether it is somebody's at this moment.
     pub fn is_owned(&self) -> bool {
-        self.state.load(Ordering::Relaxed) == OWNED
+        self.state.load(Ordering::Relaxed) != FREE
+    }
+
+    /// Whether it is somebody's of another generation.
+    pub fn is_orphaned(&self, generation: u32) -> bool {
+        let state = self.state.load(Ordering::Relaxed);
+        state != FREE && state != generation.wrapping_add(1)
+    }
+
+    /// The owner has become one of this generation: it survived the fork.
+    pub fn carry_over(&self, generation: u32) {
+        self.state
+            .store(generation.wrapping_add(1), Ordering::Relaxed);
     }
 }
 
@@ -112,22 +129,22 @@ impl<T: Claimed> Roll<T> {
         })
     }
 
-    /// A member that was nobody's and is the caller's now; null if there is none.
-    pub fn take(&self) -> *mut T {
+    /// A member that was nobody's and is the caller's, a thread of this generation, now; null if there is none.
+    pub fn take(&self, generation: u32) -> *mut T {
         self.iter()
             // SAFETY: as in `iter`.
-            .find(|member| unsafe { (*T::claim(*member)).take() })
+            .find(|member| unsafe { (*T::claim(*member)).take(generation) })
             .unwrap_or(core::ptr::null_mut())
     }
 
-    /// Adds a member that is the caller's.
+    /// Adds a member that is the caller's, a thread of this generation.
     ///
     /// # Safety
     /// It is valid forever and in no list yet.
-    pub unsafe fn add(&self, member: *mut T) {
+    pub unsafe fn add(&self, member: *mut T, generation: u32) {
         // SAFETY: valid by the caller's promise.
         let claim = unsafe { &*T::claim(member) };
-        claim.state.store(OWNED, Ordering::Relaxed);
+        claim.carry_over(generation);
         let mut newest = self.newest.load(Ordering::Relaxed);
         loop {
             claim.next.store(newest, Ordering::Relaxed);

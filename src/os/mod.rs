@@ -28,7 +28,8 @@ pub use flaky::Flaky;
 pub use kernel::{CALLS, Kernel};
 pub use pages::PageVec;
 pub use process::{
-    ForkPage, available_cpus, environment, is_secure, page_size, random_words, yield_now,
+    ForkPage, available_cpus, environment, is_secure, no_huge_pages, page_size, random_words,
+    yield_now,
 };
 
 /// Turns addresses inside the memory that an [`Os`] hands out into pointers: the only place

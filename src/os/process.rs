@@ -61,6 +61,22 @@ pub fn available_cpus() -> usize {
     }
 }
 
+/// Asks for no huge pages under a large static. Only a hint.
+pub fn no_huge_pages<T>(of: *const T) {
+    let from = crate::size::align_up(of.expose_provenance(), page_size());
+    let to = crate::size::align_down(of.addr() + size_of::<T>(), page_size());
+    let args = [
+        from,
+        to.saturating_sub(from),
+        libc::MADV_NOHUGEPAGE as usize,
+        0,
+        0,
+        0,
+    ];
+    // SAFETY: changes only which pages the kernel puts there.
+    let _ = unsafe { system_call(libc::SYS_madvise, args) };
+}
+
 /// Lets another thread run.
 pub fn yield_now() {
     // SAFETY: sched_yield takes nothing.

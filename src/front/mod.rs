@@ -1,68 +1,30 @@
 //! Layer 8: who serves a request. The only file that knows cache, arenas and mappings together.
 //!
 //! The hit path stands first and can be read in one breath; everything else is cold. The
-//! process's statics are all here: the kernel with its counters, the tunables, the map of
-//! extents, the secret, what threads share, the caches.
+//! process's statics, start and threads are in `process.rs`; what is wrong with a bad pointer
+//! is found out in `diagnosis.rs`; `counters.rs` adds everything up.
 #![allow(unsafe_code)] // Pointers from users.
 
-use crate::arena::{Owned, Shared};
-use crate::cache::{Cache, Caches, Thread, on_thread_exit, set_exit_hook};
-use crate::chunk::{Chunk, Keys, Low, Secret, State};
+mod counters;
+mod diagnosis;
+mod process;
+
+pub use counters::{arena_snapshot, exit_report, snapshot};
+pub use process::{Source, init};
+
+use crate::arena::Owned;
+use crate::cache::{Cache, Thread};
+use crate::chunk::{Chunk, Low, State};
 use crate::config::{Key, Settings};
-use crate::heap::{Batch, Found, Growth, Reserved};
-use crate::os::{self, Exposed, Extents, Kernel, Region};
-use crate::report::{Call, Misuse, abort};
+use crate::heap::Batch;
+use crate::os::{Exposed, Kernel, Region};
+use crate::report::Call;
 use crate::size::{CACHED_REQUEST, HEADER, Native, class_of, class_size};
-use crate::stats::{ArenaSnapshot, Snapshot};
-use crate::sync::overlay::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use core::cell::UnsafeCell;
-use core::ffi::c_void;
-
-static KERNEL: Kernel = Kernel::new();
-static SETTINGS: Settings = Settings::new();
-static EXTENTS: Extents = Extents::new();
-static KEYS: Keys<Exposed> = Keys {
-    region: Exposed,
-    secret: Secret::new([0; 4]),
-    extents: &EXTENTS,
-};
-static SHARED: Shared<&'static Kernel> = Shared::new(&KERNEL, &KEYS, &SETTINGS);
-static CACHES: Caches = Caches::new();
-/// Where threads point that have ended.
-static ENDED: Ended = Ended(UnsafeCell::new(Cache::direct()));
-static STARTED: AtomicU32 = AtomicU32::new(NO);
-/// Calls that no cache served.
-static DIRECT_MALLOCS: AtomicU64 = AtomicU64::new(0);
-static DIRECT_FREES: AtomicU64 = AtomicU64::new(0);
-
-const NO: u32 = 0;
-const STARTING: u32 = 1;
-const YES: u32 = 2;
-
-/// Address space that a reserved main arena asks for, and the least that it takes.
-const RESERVATION: usize = if usize::BITS == 64 {
-    64 << 30
-} else {
-    256 << 20
-};
-const LEAST_RESERVATION: usize = 1 << 20;
-
-struct Ended(UnsafeCell<Cache>);
-
-// SAFETY: a direct cache is never written to.
-unsafe impl Sync for Ended {}
+use crate::sync::overlay::Ordering;
+use diagnosis::misuse;
+use process::{DIRECT_FREES, DIRECT_MALLOCS, EXTENTS, KEYS, SETTINGS, SHARED, enter};
 
 type KernelChunk = Chunk<'static, Exposed>;
-
-/// Whose break the main arena uses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
-    /// The program break: where this is the process's malloc.
-    ProgramBreak,
-    /// A reserved region with a break of its own: where the C library's malloc lives beside us
-    /// and moves the program break too.
-    Reserved,
-}
 
 /// A block of at least `size` bytes from the thread's cache; null if that has none (or there is
 /// no cache yet), which says nothing about memory: [`malloc`] does.
@@ -292,105 +254,6 @@ fn serve_aligned(align: usize, size: usize) -> Served {
     }
 }
 
-/// What a thread does before it takes any lock: the process is started, the thread has a
-/// pointer to a cache, and if this is a new process, it is put in order.
-fn enter() -> *mut Cache {
-    let cache = Thread::cache();
-    if cache.is_null() {
-        return attach();
-    }
-    SHARED.enter();
-    // SAFETY: this thread's cache.
-    unsafe {
-        if Caches::survived(&SHARED, cache) {
-            CACHES.bury(&SHARED, cache);
-        }
-    }
-    cache
-}
-
-#[cold]
-fn attach() -> *mut Cache {
-    init(Source::Reserved);
-    SHARED.enter();
-    let direct = !SETTINGS.caches() || SETTINGS.get(Key::Perturb) != 0;
-    let cache = CACHES.claim(&SHARED, direct);
-    if cache.is_null() {
-        return ENDED.0.get();
-    }
-    Thread::set_cache(cache);
-    // From here on this thread can allocate, which asking for the hook may do.
-    on_thread_exit(thread_ends);
-    cache
-}
-
-unsafe extern "C" fn thread_ends(_: *mut c_void) {
-    let cache = Thread::cache();
-    if cache.is_null() || cache == ENDED.0.get() {
-        return;
-    }
-    SHARED.enter();
-    Thread::set_cache(ENDED.0.get());
-    // SAFETY: this thread's cache, which it has just let go of.
-    unsafe { CACHES.give_back(&SHARED, cache) };
-}
-
-/// Starts the allocator of the process; the first call decides where the main arena's memory
-/// comes from.
-#[inline]
-pub fn init(source: Source) {
-    if STARTED.load(Ordering::Acquire) != YES {
-        start(source);
-    }
-    read_environment();
-}
-
-/// Takes the tunables over, once. The very first calls come from the dynamic linker, before the
-/// C library has set its pointer to the environment.
-fn read_environment() {
-    static READ: AtomicBool = AtomicBool::new(false);
-    let block = os::environment();
-    if block.is_null() || READ.load(Ordering::Relaxed) || READ.swap(true, Ordering::Relaxed) {
-        return;
-    }
-    // SAFETY: the process's environment block, read before the program runs.
-    unsafe {
-        SETTINGS.read_environment(block, os::is_secure(), &mut crate::config::warn_to_stderr);
-    }
-}
-
-#[cold]
-fn start(source: Source) {
-    if STARTED
-        .compare_exchange(NO, STARTING, Ordering::Acquire, Ordering::Acquire)
-        .is_err()
-    {
-        while STARTED.load(Ordering::Acquire) != YES {
-            os::yield_now();
-        }
-        return;
-    }
-    read_environment();
-    KEYS.secret.set(os::random_words());
-    let growth = match source {
-        Source::ProgramBreak => Growth::Break { end: 0 },
-        Source::Reserved => match Reserved::up_to(&KERNEL, RESERVATION, LEAST_RESERVATION) {
-            Ok(region) => Growth::Region(region),
-            Err(_) => Growth::Segments,
-        },
-    };
-    if !SHARED.start(growth) {
-        // SAFETY: registers a function that lives as long as the process.
-        unsafe { libc::pthread_atfork(None, None, Some(forked)) };
-    }
-    set_exit_hook(thread_ends);
-    STARTED.store(YES, Ordering::Release);
-}
-
-unsafe extern "C" fn forked() {
-    SHARED.forked();
-}
-
 #[cold]
 #[inline(never)]
 fn free_verified(chunk: KernelChunk, low: Low) {
@@ -553,83 +416,6 @@ fn perturb(payload: usize, len: usize, freed: bool) {
     }
 }
 
-/// Names what is wrong with a pointer that is no block in use.
-#[cold]
-#[inline(never)]
-fn misuse(call: Call, addr: usize) -> ! {
-    enter();
-    let released = |size: usize| {
-        if call == Call::Free {
-            Misuse::DoubleFree {
-                address: addr,
-                size,
-            }
-        } else {
-            Misuse::UseAfterFree {
-                call,
-                address: addr,
-                size,
-            }
-        }
-    };
-    if EXTENTS.holds(addr) {
-        // SAFETY: the address is aligned and lies in heap memory.
-        let chunk = unsafe { KEYS.chunk(addr - HEADER) };
-        let freed = [
-            State::Cached,
-            State::Fast,
-            State::Unsorted,
-            State::Binned,
-            State::Retired,
-        ];
-        if freed.into_iter().any(|state| chunk.is(state)) {
-            abort(released(Native::usable(chunk.size())));
-        }
-        if chunk.is(State::Top) {
-            abort(released(0));
-        }
-    }
-    let near = crate::size::align_down(addr, Native::ALIGN);
-    if EXTENTS.holds(near)
-        && let Some(heap) = SHARED.lock(EXTENTS.owner(near))
-    {
-        let found = heap.locate(addr);
-        drop(heap);
-        match found {
-            Found::Inside(offset, size) => {
-                let size = Native::usable(size);
-                abort(Misuse::InsideChunk {
-                    call,
-                    address: addr,
-                    offset,
-                    size,
-                });
-            }
-            Found::Chunk(..) => abort(Misuse::CorruptHead { address: addr }),
-            Found::Damage(address) => abort(Misuse::CorruptHead { address }),
-            Found::Nothing => {}
-        }
-    }
-    let os = SHARED.os();
-    if let Owned::Freed(len) = SHARED.maps.find(os, addr) {
-        abort(released(crate::arena::Maps::usable(os, addr, len)));
-    }
-    if let Some((payload, len)) = SHARED.maps.containing(os, addr) {
-        let size = crate::arena::Maps::usable(os, payload, len);
-        let offset = addr.wrapping_sub(payload);
-        abort(Misuse::InsideChunk {
-            call,
-            address: addr,
-            offset,
-            size,
-        });
-    }
-    abort(Misuse::Foreign {
-        call,
-        address: addr,
-    })
-}
-
 /// Gives back to the system all that is free, keeping `pad` bytes at each top. `true` if
 /// anything was given back.
 pub fn trim(pad: usize) -> bool {
@@ -647,61 +433,6 @@ pub fn trim(pad: usize) -> bool {
 #[must_use]
 pub fn settings() -> &'static Settings {
     &SETTINGS
-}
-
-/// All counters, now.
-#[must_use]
-pub fn snapshot() -> Snapshot {
-    enter();
-    let mut all = Snapshot::default();
-    for number in 0..SHARED.arena_numbers() {
-        if let Some(heap) = SHARED.lock(number) {
-            all.add(&heap.totals());
-        }
-    }
-    let (hits, pushes, in_caches) = CACHES.counts();
-    let (returned, mapped_served, mapped_freed) = SHARED.maps.counts();
-    all.mallocs = hits + mapped_served + DIRECT_MALLOCS.load(Ordering::Relaxed);
-    all.frees = pushes + mapped_freed + DIRECT_FREES.load(Ordering::Relaxed);
-    all.cached_bytes = in_caches + SHARED.depot.bytes() as u64;
-    all.live_bytes = all.live_bytes.saturating_sub(all.cached_bytes);
-    all.mapped = SHARED.maps.totals();
-    all.mapped_peak = SHARED.maps.peaks();
-    all.mapped_served = mapped_served;
-    all.live_bytes += all.mapped.bytes;
-    all.peak_bytes += all.mapped_peak.bytes;
-    all.system_bytes += all.mapped.bytes;
-    all.system_peak += all.mapped_peak.bytes;
-    all.mapping_cache_bytes = SHARED.maps.kept_bytes() as u64;
-    all.returned_bytes += returned;
-    all.arenas = SHARED.arenas() as u64;
-    all.threads = SHARED.threads() as u64;
-    all.os_calls = KERNEL.calls();
-    all.parked = SHARED.parked();
-    all
-}
-
-/// The counters of arena `index`; `None` if there is none of this number.
-#[must_use]
-pub fn arena_snapshot(index: usize) -> Option<ArenaSnapshot> {
-    enter();
-    SHARED
-        .lock(index)
-        .map(|heap| ArenaSnapshot::new(index, &heap.totals()))
-}
-
-/// Prints the statistics to standard error if `FENCEPOST_STATS` asks for them: at exit.
-pub fn exit_report() {
-    if STARTED.load(Ordering::Acquire) != YES || SETTINGS.get(Key::Stats) == 0 {
-        return;
-    }
-    // SAFETY: an all-zero rusage is valid, and getrusage fills it in.
-    let peak_rss = unsafe {
-        let mut usage: libc::rusage = core::mem::zeroed();
-        libc::getrusage(libc::RUSAGE_SELF, &mut usage);
-        usage.ru_maxrss as u64
-    };
-    snapshot().write_to(2, peak_rss);
 }
 
 /// Checks every arena; for tests.

@@ -1,0 +1,165 @@
+//! The process: its statics, its start, its threads.
+//!
+//! The statics that the allocator needs are here: the kernel with its counters, the tunables,
+//! the map of extents, the secret, what threads share, and the caches.
+#![allow(unsafe_code)] // The environment, foreign functions, a thread's own cache.
+
+use crate::arena::Shared;
+use crate::cache::{Cache, Caches, Thread, on_thread_exit, set_exit_hook};
+use crate::chunk::{Keys, Secret};
+use crate::config::{Key, Settings};
+use crate::heap::{Growth, Reserved};
+use crate::os::{self, Exposed, Extents, Kernel};
+use crate::sync::overlay::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::cell::UnsafeCell;
+use core::ffi::c_void;
+
+pub(super) static KERNEL: Kernel = Kernel::new();
+pub(super) static SETTINGS: Settings = Settings::new();
+pub(super) static EXTENTS: Extents = Extents::new();
+pub(super) static KEYS: Keys<Exposed> = Keys {
+    region: Exposed,
+    secret: Secret::new([0; 4]),
+    extents: &EXTENTS,
+};
+pub(super) static SHARED: Shared<&'static Kernel> = Shared::new(&KERNEL, &KEYS, &SETTINGS);
+pub(super) static CACHES: Caches = Caches::new();
+/// Calls that no cache served.
+pub(super) static DIRECT_MALLOCS: AtomicU64 = AtomicU64::new(0);
+pub(super) static DIRECT_FREES: AtomicU64 = AtomicU64::new(0);
+/// Where threads point that have ended.
+static ENDED: Ended = Ended(UnsafeCell::new(Cache::direct()));
+static STARTED: AtomicU32 = AtomicU32::new(NO);
+
+const NO: u32 = 0;
+const STARTING: u32 = 1;
+const YES: u32 = 2;
+
+/// Address space that a reserved main arena asks for, and the least that it takes.
+const RESERVATION: usize = if usize::BITS == 64 {
+    64 << 30
+} else {
+    256 << 20
+};
+const LEAST_RESERVATION: usize = 1 << 20;
+
+struct Ended(UnsafeCell<Cache>);
+
+// SAFETY: a direct cache is never written to.
+unsafe impl Sync for Ended {}
+
+/// Whose break the main arena uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The program break: where this is the process's malloc.
+    ProgramBreak,
+    /// A reserved region with a break of its own: where the C library's malloc lives beside us
+    /// and moves the program break too.
+    Reserved,
+}
+
+/// What a thread does before it takes any lock: the process is started, the thread has a
+/// pointer to a cache, and if this is a new process, it is put in order.
+pub(super) fn enter() -> *mut Cache {
+    let cache = Thread::cache();
+    if cache.is_null() {
+        return attach();
+    }
+    SHARED.enter();
+    // SAFETY: this thread's cache.
+    unsafe {
+        if Caches::survived(&SHARED, cache) {
+            CACHES.bury(&SHARED, cache);
+        }
+    }
+    cache
+}
+
+#[cold]
+fn attach() -> *mut Cache {
+    init(Source::Reserved);
+    SHARED.enter();
+    let direct = !SETTINGS.caches() || SETTINGS.get(Key::Perturb) != 0;
+    let cache = CACHES.claim(&SHARED, direct);
+    if cache.is_null() {
+        return ENDED.0.get();
+    }
+    Thread::set_cache(cache);
+    // From here on this thread can allocate, which asking for the hook may do.
+    on_thread_exit(thread_ends);
+    cache
+}
+
+unsafe extern "C" fn thread_ends(_: *mut c_void) {
+    let cache = Thread::cache();
+    if cache.is_null() || cache == ENDED.0.get() {
+        return;
+    }
+    SHARED.enter();
+    Thread::set_cache(ENDED.0.get());
+    // SAFETY: this thread's cache, which it has just let go of.
+    unsafe { CACHES.give_back(&SHARED, cache) };
+}
+
+/// Starts the allocator of the process; the first call decides where the main arena's memory
+/// comes from.
+#[inline]
+pub fn init(source: Source) {
+    if STARTED.load(Ordering::Acquire) != YES {
+        start(source);
+    }
+    read_environment();
+}
+
+/// Takes the tunables over, once. The very first calls come from the dynamic linker, before the
+/// C library has set its pointer to the environment.
+fn read_environment() {
+    static READ: AtomicBool = AtomicBool::new(false);
+    let block = os::environment();
+    if block.is_null() || READ.load(Ordering::Relaxed) || READ.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    // SAFETY: the process's environment block, read before the program runs.
+    unsafe {
+        SETTINGS.read_environment(block, os::is_secure(), &mut crate::config::warn_to_stderr);
+    }
+}
+
+#[cold]
+fn start(source: Source) {
+    if STARTED
+        .compare_exchange(NO, STARTING, Ordering::Acquire, Ordering::Acquire)
+        .is_err()
+    {
+        while STARTED.load(Ordering::Acquire) != YES {
+            os::yield_now();
+        }
+        return;
+    }
+    read_environment();
+    // Where the kernel makes huge pages unasked, a touch of the map would cost one.
+    os::no_huge_pages(&raw const EXTENTS);
+    KEYS.secret.set(os::random_words());
+    let growth = match source {
+        Source::ProgramBreak => Growth::Break { end: 0 },
+        Source::Reserved => match Reserved::up_to(&KERNEL, RESERVATION, LEAST_RESERVATION) {
+            Ok(region) => Growth::Region(region),
+            Err(_) => Growth::Segments,
+        },
+    };
+    if !SHARED.start(growth) {
+        // SAFETY: registers a function that lives as long as the process.
+        unsafe { libc::pthread_atfork(None, None, Some(forked)) };
+    }
+    set_exit_hook(thread_ends);
+    STARTED.store(YES, Ordering::Release);
+}
+
+unsafe extern "C" fn forked() {
+    SHARED.forked();
+}
+
+/// Whether the process was started.
+pub(super) fn is_started() -> bool {
+    STARTED.load(Ordering::Acquire) == YES
+}
