@@ -14,7 +14,7 @@ use support::Run;
 
 /// Builds an example of this package as a user would, and says where it is.
 fn example(name: &str, file: &str, linker: &[&str]) -> PathBuf {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("nested");
+    let target = support::target_dir();
     let status = Command::new(env!("CARGO"))
         .args(["rustc", "--quiet", "--offline", "--example", name])
         .arg("--target-dir")

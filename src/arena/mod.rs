@@ -420,8 +420,14 @@ impl<O: Os + Copy + 'static> Shared<O> {
 
     /// Changes a used chunk in place; see [`Heap::resize`].
     pub fn resize(&self, chunk: Chunk<'static, O::Region>, size: usize) -> bool {
-        self.lock(self.owner_of(chunk))
-            .is_some_and(|mut heap| heap.resize(chunk, size))
+        let Some(mut heap) = self.lock(self.owner_of(chunk)) else {
+            return false;
+        };
+        let outside = heap.used_bytes();
+        let done = heap.resize(chunk, size);
+        self.outside
+            .fetch_add(heap.used_bytes().wrapping_sub(outside), Ordering::Relaxed);
+        done
     }
 
     /// Enough was freed somewhere: what the depot and the mapping cache held without need goes.
