@@ -6,12 +6,12 @@
 
 #[path = "model/mod.rs"]
 mod model;
+#[cfg(not(miri))]
 mod support;
 
-use fencepost::heap::RUNGS;
-use fencepost::os::Kernel;
-use model::host::CALLS;
 use model::{Script, Source, World};
+#[cfg(not(miri))]
+use {fencepost::heap::RUNGS, fencepost::os::Kernel, model::host::CALLS};
 
 const SCRIPTS: u64 = if cfg!(miri) { 1 } else { 400 };
 const LENGTH: usize = if cfg!(miri) { 50 } else { 200 };
@@ -58,6 +58,7 @@ fn seeded_scripts_in_segments() {
 }
 
 /// On the real kernel; the C library's malloc serves the test meanwhile.
+#[cfg(not(miri))]
 fn on_the_kernel(source: Source) {
     for seed in seeds(SCRIPTS / 2) {
         let script = Script::from_seed(5000 + seed, source, LENGTH);

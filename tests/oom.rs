@@ -177,9 +177,14 @@ impl Mapped {
         self.ground.os()
     }
 
-    fn bytes(&self, at: usize, len: usize) -> &mut [u8] {
-        // SAFETY: the mapping is live, zeroed by the host, and looked at by nobody else.
-        unsafe { std::slice::from_raw_parts_mut(self.ground.keys().region.at(at), len) }
+    fn bytes(&self, at: usize, len: usize) -> &[u8] {
+        // SAFETY: the mapping is live, zeroed by the host, and written by nobody meanwhile.
+        unsafe { std::slice::from_raw_parts(self.ground.keys().region.at(at), len) }
+    }
+
+    fn fill(&self, at: usize, len: usize, byte: u8) {
+        // SAFETY: the mapping is live and that long.
+        unsafe { self.ground.keys().region.at(at).write_bytes(byte, len) }
     }
 
     fn apply(&mut self, op: MapOp) {
@@ -199,7 +204,7 @@ impl Mapped {
                 let zero = bytes.iter().skip(got.dirty.min(n)).all(|b| *b == 0);
                 assert!(zero, "what is said to be zero is not");
                 let pattern = self.live.len() as u8 | 1;
-                bytes.fill(pattern);
+                self.fill(got.payload, n, pattern);
                 self.live.push((got.payload, n, pattern));
             }
             MapOp::Resize(i, n) => {
@@ -216,7 +221,7 @@ impl Mapped {
                 assert!(os.inner().is_writable(to, n));
                 let kept = self.bytes(to, old.min(n)).iter().all(|b| *b == pattern);
                 assert!(kept, "contents lost by a move");
-                self.bytes(to, n).fill(pattern);
+                self.fill(to, n, pattern);
                 self.live[i] = (to, n, pattern);
             }
             MapOp::Free(i) => {

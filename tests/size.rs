@@ -12,7 +12,7 @@ fn every_request_gets_a_chunk_that_holds_it() {
     for request in 0..70_000 {
         let size = Native::chunk_size(request).expect("small");
         assert!(Native::usable(size) >= request, "{request}");
-        assert!(size >= MIN_CHUNK && size % ALIGN == 0, "{request}");
+        assert!(size >= MIN_CHUNK && size.is_multiple_of(ALIGN), "{request}");
         // And no larger than it must be.
         let smaller = size - ALIGN;
         assert!(
