@@ -116,7 +116,8 @@ pub const CACHED_REQUEST: usize = 65544;
 /// from there on eight classes divide each doubling, each 16 bytes above a round number so
 /// that a request for a power of two wastes nothing.
 pub const CLASSES: usize = 114;
-const SMALL_CLASSES: usize = 66;
+/// Classes below this one hold chunks of 16 bytes times their number.
+pub const SMALL_CLASSES: usize = 66;
 const SMALL_CHUNK: usize = 1040;
 
 /// The class of a chunk size of at most 65,552 bytes: the first whose chunks are large enough.
@@ -129,6 +130,18 @@ pub const fn class_of(size: usize) -> usize {
         let m = size - HEADER - 1;
         let exponent = (usize::BITS - 1 - m.leading_zeros()) as usize;
         SMALL_CLASSES + (exponent - 10) * 8 + ((m >> (exponent - 3)) & 7)
+    }
+}
+
+/// The class of a request of at most [`SMALL_REQUEST`] bytes.
+#[must_use]
+#[inline(always)]
+pub const fn small_class_of(request: usize) -> usize {
+    let class = (request + Native::usable(MIN_CHUNK) - 1) / ALIGN;
+    if class < MIN_CHUNK / ALIGN {
+        MIN_CHUNK / ALIGN
+    } else {
+        class
     }
 }
 
@@ -165,6 +178,12 @@ const _: () = {
     assert!(class_of(SMALL_CHUNK) == SMALL_CLASSES - 1);
     assert!(class_of(SMALL_CHUNK + ALIGN) == SMALL_CLASSES);
     assert!(class_of(Native::chunk_size_unchecked(CACHED_REQUEST)) == CLASSES - 1);
+    let mut request = 0;
+    while request <= SMALL_REQUEST {
+        let size = Native::chunk_size_unchecked(request);
+        assert!(small_class_of(request) == class_of(size));
+        request += 1;
+    }
     let mut class = 2;
     while class < CLASSES {
         let size = class_size(class);

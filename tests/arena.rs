@@ -31,7 +31,7 @@ impl Bench {
 
     fn get(&self, request: usize, align: usize) -> usize {
         let (os, keys) = (self.ground.os(), self.ground.keys());
-        let got = self.maps.allocate(os, keys, request, align);
+        let got = self.maps.allocate(os, keys, request, align, false);
         got.expect("the host has room").payload
     }
 
@@ -120,9 +120,15 @@ fn a_freed_mapping_serves_the_next_request() {
     // Its dirt is told: a fresh one has none.
     bench.free(block);
     let (os, keys) = (bench.ground.os(), bench.ground.keys());
-    let again = bench.maps.allocate(os, keys, 200_000, 16).expect("room");
+    let again = bench
+        .maps
+        .allocate(os, keys, 200_000, 16, false)
+        .expect("room");
     assert!(again.dirty >= 200_000);
-    let fresh = bench.maps.allocate(os, keys, 200_000, 16).expect("room");
+    let fresh = bench
+        .maps
+        .allocate(os, keys, 200_000, 16, false)
+        .expect("room");
     assert_eq!(fresh.dirty, 0);
 }
 
@@ -329,7 +335,12 @@ fn a_moved_mapping_is_never_lost() {
     let mut live = Vec::new();
     for _ in 0..200 {
         os.refuse(1, u64::MAX);
-        live.extend(bench.maps.allocate(os, keys, 5000, 16).map(|m| m.payload));
+        live.extend(
+            bench
+                .maps
+                .allocate(os, keys, 5000, 16, false)
+                .map(|m| m.payload),
+        );
     }
     assert!(live.len() > 32);
     // What lies behind stands in the way of growing. First nothing but one call is allowed,

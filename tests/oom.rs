@@ -195,7 +195,7 @@ impl Mapped {
         };
         match op {
             MapOp::Allocate(n, align) => {
-                let Some(got) = self.maps.allocate(os, keys, n, align) else {
+                let Some(got) = self.maps.allocate(os, keys, n, align, false) else {
                     return;
                 };
                 assert_eq!(got.payload % align, 0);

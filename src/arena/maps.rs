@@ -142,7 +142,9 @@ impl Maps {
         self.count.load(Ordering::Relaxed) < settings.get(Key::MmapMax)
     }
 
-    /// Maps a block of at least `request` bytes at a multiple of `align` (a power of two).
+    /// Maps a block of at least `request` bytes at a multiple of `align` (a power of two). One
+    /// that is to be `zeroed` is mapped anew: the user may touch little of it, a kept one would
+    /// have to be cleared.
     /// `None` if the kernel refuses.
     pub fn allocate<O: Os>(
         &self,
@@ -150,6 +152,7 @@ impl Maps {
         keys: &Keys<O::Region>,
         request: usize,
         align: usize,
+        zeroed: bool,
     ) -> Option<Mapped> {
         let page = os.page_size();
         let lead = align.max(HEADER);
@@ -158,7 +161,12 @@ impl Maps {
             return None;
         }
         let (base, len, dirty) = if align <= HEADER {
-            self.take_spare(os, len).or_else(|| {
+            let kept = if zeroed {
+                None
+            } else {
+                self.take_spare(os, len)
+            };
+            kept.or_else(|| {
                 self.give_up(os, len);
                 self.map(os, len).map(|base| (base, len, 0))
             })?

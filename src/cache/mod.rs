@@ -25,7 +25,7 @@ use crate::config::Key;
 use crate::heap::Batch;
 use crate::os::{Os, Region};
 use crate::report::{Misuse, abort};
-use crate::size::{CLASSES, class_of, class_size};
+use crate::size::{CLASSES, SMALL_CLASSES, class_of, class_size};
 
 /// Room for every class. An index modulo this power of two needs no check that could panic.
 const SLOTS: usize = CLASSES.next_power_of_two();
@@ -228,16 +228,21 @@ impl Cache {
         low: Low,
         cached: u32,
     ) -> bool {
-        let size = low.size();
-        if size > class_size(CLASSES - 1) {
+        let units = low.units();
+        let is_small = units < SMALL_CLASSES;
+        if !is_small && low.size() > class_size(CLASSES - 1) {
             return false;
         }
-        let class = class_of(size);
-        // SAFETY: the caller's promise, and the size was bounded above. A direct cache has no
+        let class = if is_small {
+            units
+        } else {
+            class_of(low.size())
+        };
+        // SAFETY: the caller's promise, and the class was bounded above. A direct cache has no
         // capacity and is therefore only read.
         unsafe {
             let slot = (&raw mut (*cache).slots).cast::<Slot>().add(class);
-            if (*slot).count() >= (*slot).capacity || (*slot).low.size() != size {
+            if (*slot).count() >= (*slot).capacity || !is_small && (*slot).low.units() != units {
                 return false;
             }
             chunk.seal_on(cached, (*slot).main.top());

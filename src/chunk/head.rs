@@ -48,6 +48,13 @@ impl Low {
         (self.0 & !Low::FLAGS) as usize * 2
     }
 
+    /// The size in units of 16 bytes.
+    #[inline(always)]
+    #[must_use]
+    pub const fn units(self) -> usize {
+        (self.0 >> 3) as usize
+    }
+
     /// Whether the chunk before is in use, as far as the heap knows.
     #[inline(always)]
     #[must_use]

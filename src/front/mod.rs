@@ -19,7 +19,9 @@ use crate::config::{Key, Settings};
 use crate::heap::Batch;
 use crate::os::{Exposed, Kernel, Region};
 use crate::report::Call;
-use crate::size::{CACHED_REQUEST, HEADER, Native, class_of, class_size};
+use crate::size::{
+    CACHED_REQUEST, HEADER, Native, SMALL_REQUEST, class_of, class_size, small_class_of,
+};
 use crate::sync::overlay::Ordering;
 use diagnosis::misuse;
 use process::{DIRECT_FREES, DIRECT_MALLOCS, EXTENTS, KEYS, SETTINGS, SHARED, enter};
@@ -32,10 +34,16 @@ type KernelChunk = Chunk<'static, Exposed>;
 #[must_use]
 pub fn cached(size: usize) -> *mut u8 {
     let cache = Thread::cache();
-    if size > CACHED_REQUEST || cache.is_null() {
+    if cache.is_null() {
         return core::ptr::null_mut();
     }
-    let class = class_of(Native::chunk_size_unchecked(size));
+    let class = if size <= SMALL_REQUEST {
+        small_class_of(size)
+    } else if size <= CACHED_REQUEST {
+        class_of(Native::chunk_size_unchecked(size))
+    } else {
+        return core::ptr::null_mut();
+    };
     // SAFETY: the thread's own pointer; the size was bounded.
     let payload = unsafe { Cache::pop(cache, &KEYS, class) };
     KEYS.region.at(payload)
@@ -108,7 +116,7 @@ impl Served {
 #[cold]
 #[inline(never)]
 fn malloc_slow(size: usize) -> *mut u8 {
-    let served = serve(size);
+    let served = serve(size, false);
     perturb(served.payload, size, false);
     KEYS.region.at(served.payload)
 }
@@ -116,7 +124,7 @@ fn malloc_slow(size: usize) -> *mut u8 {
 #[cold]
 #[inline(never)]
 fn calloc_slow(size: usize) -> *mut u8 {
-    let served = serve(size);
+    let served = serve(size, true);
     let p = KEYS.region.at(served.payload);
     if !p.is_null() {
         // SAFETY: the block has `size` bytes.
@@ -127,14 +135,14 @@ fn calloc_slow(size: usize) -> *mut u8 {
 
 /// The route of a request that the cache could not serve: mapping, cache refill, arena, and at
 /// last a mapping whatever the size.
-fn serve(size: usize) -> Served {
+fn serve(size: usize, zeroed: bool) -> Served {
     let cache = enter();
     let Some(chunk_size) = Native::chunk_size(size) else {
         return Served::NONE;
     };
     let mappable = SHARED.maps.may_map(&SETTINGS);
     if chunk_size >= SHARED.maps.threshold(&SETTINGS) && mappable {
-        let served = serve_mapped(size, Native::ALIGN);
+        let served = serve_mapped(size, Native::ALIGN, zeroed);
         if served.payload != 0 {
             return served;
         }
@@ -166,14 +174,17 @@ fn serve(size: usize) -> Served {
         }
     }
     if mappable {
-        serve_mapped(size, Native::ALIGN)
+        serve_mapped(size, Native::ALIGN, zeroed)
     } else {
         Served::NONE
     }
 }
 
-fn serve_mapped(size: usize, align: usize) -> Served {
-    match SHARED.maps.allocate(SHARED.os(), &KEYS, size, align) {
+fn serve_mapped(size: usize, align: usize, zeroed: bool) -> Served {
+    match SHARED
+        .maps
+        .allocate(SHARED.os(), &KEYS, size, align, zeroed)
+    {
         Some(mapped) => Served {
             payload: mapped.payload,
             dirty: mapped.dirty,
@@ -232,7 +243,7 @@ fn serve_aligned(align: usize, size: usize) -> Served {
     }
     let mappable = SHARED.maps.may_map(&SETTINGS);
     if chunk_size >= SHARED.maps.threshold(&SETTINGS) && mappable {
-        let served = serve_mapped(size, align);
+        let served = serve_mapped(size, align, false);
         if served.payload != 0 {
             return served;
         }
@@ -249,7 +260,7 @@ fn serve_aligned(align: usize, size: usize) -> Served {
             payload: chunk.payload(),
             dirty: usize::MAX,
         },
-        None if mappable => serve_mapped(size, align),
+        None if mappable => serve_mapped(size, align, false),
         None => Served::NONE,
     }
 }
@@ -385,7 +396,7 @@ fn fits(chunk: KernelChunk, old: usize, wanted: usize) -> bool {
         // Small chunks move to a smaller class when half is unused; of large ones the tail is
         // cut off when that is an eighth at least.
         let spare = old - target;
-        if old <= crate::size::SMALL_REQUEST {
+        if old <= SMALL_REQUEST {
             return spare <= old / 2;
         }
         if spare >= old / 8 && spare >= 512 {
@@ -394,7 +405,7 @@ fn fits(chunk: KernelChunk, old: usize, wanted: usize) -> bool {
         }
         return true;
     }
-    if old <= crate::size::SMALL_REQUEST {
+    if old <= SMALL_REQUEST {
         return false;
     }
     enter();
