@@ -36,7 +36,7 @@ const ARENAS_PER_CPU: usize = 2;
 /// The depot may always hold this many bytes.
 const LEAST_DEPOT: usize = 1 << 20;
 /// and this many when most of what was in use lately has been freed,
-const DEPOT_AFTER_PEAK: usize = 256 << 10;
+const DEPOT_AFTER_PEAK: usize = 64 << 10;
 /// unless that was no more than this.
 const SMALL_PROGRAM: usize = 32 << 20;
 /// The depot is not drained for less than this many bytes.
@@ -436,7 +436,7 @@ impl<O: Os + Copy + 'static> Shared<O> {
         let high = self.high.load(Ordering::Relaxed);
         let outside = self.outside.load(Ordering::Relaxed);
         self.high
-            .store(outside.max(high - high / 8), Ordering::Relaxed);
+            .store(outside.max(high - high / 64), Ordering::Relaxed);
         self.maps.age(&self.os);
         for class in (2..CLASSES).filter(|class| self.depot.may_hold(*class)) {
             while let Some(magazine) = self.depot.take_idle(self.keys, class) {
