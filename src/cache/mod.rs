@@ -35,9 +35,9 @@ const MAX_MAGAZINE: usize = 128;
 const MAGAZINE_BYTES: usize = 16 << 10;
 /// All threads together aim at this many bytes of cache; each may have `FENCEPOST_CACHE_BYTES`
 /// in any case.
-const COMMON_BUDGET: usize = 1 << 20;
+const COMMON_BUDGET: usize = 8 << 20;
 /// No thread aims at more than this.
-const MAX_BUDGET: usize = 1 << 20;
+const MAX_BUDGET: usize = 2 << 20;
 
 /// One class in one thread's cache.
 #[derive(Debug)]
@@ -54,6 +54,8 @@ struct Slot {
     spare_count: u16,
 }
 
+/// A class that has so many times what another asks for gives up half.
+const RICHER: usize = 4;
 /// One in so many denials looks for capacity that nobody uses.
 const LOOK_AROUND: u32 = 16;
 const ONE_CALL: u64 = 1 << 16;
@@ -362,11 +364,11 @@ impl Cache {
         let cost = 2 * (next - now) * size;
         let budget = budget(shared);
         if self.committed + cost > budget {
-            // With the budget spent, most misses must not pay for a look around.
+            // With the budget spent, most misses of a class that has capacity must not pay for a
+            // look around.
             self.denied = self.denied.wrapping_add(1);
-            if !self.denied.is_multiple_of(LOOK_AROUND)
-                || !self.make_room(shared, class, cost, budget)
-            {
+            let looks = self.denied.is_multiple_of(LOOK_AROUND);
+            if !looks || !self.make_room(shared, class, cost, budget) {
                 return;
             }
         }
@@ -374,7 +376,9 @@ impl Cache {
         self.slots[class % SLOTS].capacity = next as u16;
     }
 
-    /// Takes the capacity of classes that were not used since the clock hand last passed them.
+    /// Takes the capacity of classes that were not used since the clock hand last passed them,
+    /// and half of the capacity of those that have much more than `class` asks for. `true` if
+    /// the budget suffices then.
     fn make_room<O: Os + Copy + 'static>(
         &mut self,
         shared: &Shared<O>,
@@ -382,6 +386,8 @@ impl Cache {
         cost: usize,
         budget: usize,
     ) -> bool {
+        // Only for a first share: classes in a steady state would take from each other for ever.
+        let fair = self.slots[class % SLOTS].capacity == 0;
         for _ in 0..CLASSES {
             self.hand = if self.hand + 1 >= CLASSES {
                 2
@@ -390,17 +396,22 @@ impl Cache {
             };
             let victim = self.hand;
             let slot = &self.slots[victim % SLOTS];
-            let calls = slot.calls() as u32;
-            if slot.capacity == 0 || victim == class {
+            let (calls, capacity) = (slot.calls() as u32, usize::from(slot.capacity));
+            if capacity == 0 || victim == class {
                 continue;
             }
-            if calls != self.seen[victim % SLOTS] {
-                self.seen[victim % SLOTS] = calls;
+            let is_idle = calls == self.seen[victim % SLOTS];
+            self.seen[victim % SLOTS] = calls;
+            let kept = if is_idle {
+                0
+            } else if fair && 2 * capacity * class_size(victim) >= RICHER * cost {
+                capacity / 2
+            } else {
                 continue;
-            }
-            self.committed -= 2 * usize::from(slot.capacity) * class_size(victim);
-            self.slots[victim % SLOTS].capacity = 0;
-            self.empty(shared, victim);
+            };
+            self.committed -= 2 * (capacity - kept) * class_size(victim);
+            self.slots[victim % SLOTS].capacity = kept as u16;
+            self.cut(shared, victim, kept);
             if self.committed + cost <= budget {
                 return true;
             }
@@ -408,20 +419,21 @@ impl Cache {
         false
     }
 
-    fn empty<O: Os + Copy + 'static>(&mut self, shared: &Shared<O>, class: usize) {
+    /// Gives up the magazines of a class that hold more than `kept` chunks.
+    fn cut<O: Os + Copy + 'static>(&mut self, shared: &Shared<O>, class: usize, kept: usize) {
         let slot = &mut self.slots[class % SLOTS];
-        for magazine in [slot.unload(), slot.take_spare()] {
-            if magazine.count != 0 {
-                self.net[class % SLOTS] -= magazine.count as i64;
-                self.send(shared, class, magazine);
-            }
+        let main = (usize::from(slot.count()) > kept).then(|| slot.unload());
+        let spare = (usize::from(slot.spare_count) > kept).then(|| slot.take_spare());
+        for magazine in [main, spare].into_iter().flatten() {
+            self.net[class % SLOTS] -= magazine.count as i64;
+            self.send(shared, class, magazine);
         }
     }
 
     /// Gives everything to the depot and the arenas.
     pub fn flush<O: Os + Copy + 'static>(&mut self, shared: &Shared<O>) {
         for class in 2..CLASSES {
-            self.empty(shared, class);
+            self.cut(shared, class, 0);
             self.slots[class % SLOTS].capacity = 0;
         }
         self.committed = 0;

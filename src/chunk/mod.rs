@@ -42,7 +42,10 @@ use crate::sync::overlay::{AtomicU32, Ordering};
 pub const DIRT_MIN: usize = 1024;
 
 /// What it takes to read chunks: where memory is, and the process's secret.
+///
+/// Read by every call of every thread: aligned so that nothing that is written shares its lines.
 #[derive(Debug)]
+#[repr(align(128))]
 pub struct Keys<R> {
     /// Turns addresses into pointers.
     pub region: R,
