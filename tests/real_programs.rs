@@ -309,3 +309,41 @@ fn redis_is_the_same() {
         redis_play,
     );
 }
+
+/// What `--stats` says was served by each rung of the malloc ladder.
+fn rungs(stderr: &str) -> Vec<(String, u64)> {
+    stderr
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("served by "))
+        .filter_map(|row| row.rsplit_once(' '))
+        .map(|(rung, served)| {
+            let served = served.parse().expect("a count");
+            (rung.trim().to_string(), served)
+        })
+        .collect()
+}
+
+#[test]
+fn every_rung_serves_requests_of_three_programs() {
+    for (name, args) in [
+        ("python3", &["work.py"][..]),
+        ("lua5.4", &["work.lua"]),
+        ("jq", &["-S", "-f", "work.jq", "in.json"]),
+    ] {
+        let Some(path) = program(name) else {
+            continue;
+        };
+        let stage = Stage::new(Some(vec![("FENCEPOST_STATS", "1")]));
+        for script in ["work.py", "work.lua", "work.jq"] {
+            stage.script(script);
+        }
+        stage.input("in.json", generate::json(10_000));
+        let run = Run::new(&path).args(args).env("PYTHONMALLOC", "malloc");
+        let outcome = stage.dress(run).output();
+        let served = rungs(&outcome.err());
+        assert_eq!(served.len(), 8, "{name}: {}", outcome.tail());
+        for (rung, count) in served {
+            assert!(count > 0, "{name}: nothing was served by {rung}");
+        }
+    }
+}

@@ -32,7 +32,8 @@ pub struct Stage {
 }
 
 impl Stage {
-    fn new(preloaded: Option<Vec<(&'static str, &'static str)>>) -> Self {
+    /// A directory to play in; `None`: without the preload, else with it and these settings.
+    pub fn new(preloaded: Option<Vec<(&'static str, &'static str)>>) -> Self {
         Stage {
             dir: tempfile::tempdir().expect("a temporary directory"),
             preloaded,
