@@ -35,7 +35,7 @@ const MAX_MAGAZINE: usize = 128;
 const MAGAZINE_BYTES: usize = 16 << 10;
 /// All threads together aim at this many bytes of cache; each may have `FENCEPOST_CACHE_BYTES`
 /// in any case.
-const COMMON_BUDGET: usize = 8 << 20;
+const COMMON_BUDGET: usize = 4 << 20;
 /// No thread aims at more than this.
 const MAX_BUDGET: usize = 2 << 20;
 
