@@ -207,6 +207,11 @@ impl<O: Os + Copy + 'static> Shared<O> {
         self.arenas.threads()
     }
 
+    /// Bytes of chunks outside the arenas: with users, in caches, in the depot.
+    pub fn outside(&self) -> usize {
+        self.outside.load(Ordering::Relaxed)
+    }
+
     /// Chunks that came home to an abandoned arena.
     pub fn parked(&self) -> u64 {
         self.parked.load(Ordering::Relaxed)
@@ -285,7 +290,7 @@ impl<O: Os + Copy + 'static> Shared<O> {
             let Some(mut heap) = self.lock(candidate) else {
                 continue;
             };
-            let outside = heap.used_bytes();
+            let mut outside = heap.used_bytes();
             let mut filled = heap.fill_from_free(size, batch);
             if !filled && self.depot.bytes() > (heap.system_bytes() / 16).max(LEAST_DRAIN) {
                 // Before the system is asked for memory, the depot gives up what it holds.
@@ -295,6 +300,8 @@ impl<O: Os + Copy + 'static> Shared<O> {
                     continue;
                 };
                 heap = again;
+                // What went home meanwhile, and what others took, is accounted for already.
+                outside = heap.used_bytes();
                 filled = heap.fill_from_free(size, batch);
             }
             let before = heap.system_bytes();

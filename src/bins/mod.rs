@@ -111,7 +111,7 @@ impl Bins {
     }
 
     /// Takes a chunk out of the bin of its size.
-    pub fn take_sorted<R: Region>(&mut self, keys: &Keys<R>, chunk: Chunk<'_, R>) {
+    pub fn take_sorted<R: Region>(&mut self, chunk: Chunk<'_, R>) {
         let size = chunk.size();
         let index = bin_index(size);
         if index >= FIRST_LARGE {
@@ -129,16 +129,15 @@ impl Bins {
         if self.lists[index % SLOTS].is_empty() {
             self.map[index / 64 % (SLOTS / 64)] &= !(1 << (index % 64));
         }
-        let _ = keys;
     }
 
     /// Takes a free chunk out of whichever bin its state names; `false` if its head says
     /// neither.
-    pub fn take<R: Region>(&mut self, keys: &Keys<R>, chunk: Chunk<'_, R>) -> bool {
+    pub fn take<R: Region>(&mut self, chunk: Chunk<'_, R>) -> bool {
         if chunk.is(State::Unsorted) {
             self.take_unsorted(chunk);
         } else if chunk.is(State::Binned) {
-            self.take_sorted(keys, chunk);
+            self.take_sorted(chunk);
         } else {
             return false;
         }

@@ -263,7 +263,7 @@ impl<O: Os + 'static> Heap<O> {
     /// size.
     pub(super) fn leave_bin(&mut self, chunk: Chunk<'static, O::Region>) -> usize {
         let size = chunk.size();
-        if !self.bins.take(self.keys, chunk) {
+        if !self.bins.take(chunk) {
             abort(Misuse::CorruptHead {
                 address: chunk.payload(),
             });

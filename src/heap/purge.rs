@@ -1,10 +1,10 @@
 //! Giving memory back: trimming top, discarding whole free pages inside the heap.
 //!
 //! Both are driven by the bytes that come home, without a clock or a helper thread. A *tick*
-//! passes when a quarter of the bytes in use (1 MiB at least) was freed since the last one. At
+//! passes when a quarter of the bytes in use (2 MiB at least) was freed since the last one. At
 //! a tick, top gives up what it did not need since the last tick, and free chunks that were
 //! dirty already at the last tick have their whole pages discarded, largest first, until what
-//! stays dirty is a share of the bytes in use.
+//! stays dirty is a share of the bytes in use, and 8 to 32 MiB besides.
 //!
 //! That share begins at an eighth. If most of what was discarded is handed out again within a
 //! tick, it was not idle, and the share doubles, up to twice the bytes in use; if nothing is

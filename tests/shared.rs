@@ -1,0 +1,47 @@
+//! What all threads share: the accounts between arenas and depot.
+
+use fencepost::arena::{Magazine, Shared};
+use fencepost::chunk::{Keys, Secret};
+use fencepost::config::Settings;
+use fencepost::heap::{Batch, Growth};
+use fencepost::os::{Exposed, Extents, Kernel};
+use fencepost::size::{class_of, class_size};
+
+static KERNEL: Kernel = Kernel::new();
+static SETTINGS: Settings = Settings::new();
+static EXTENTS: Extents = Extents::new();
+static KEYS: Keys<Exposed> = Keys {
+    region: Exposed,
+    secret: Secret::new([11, 22, 33, 44]),
+    extents: &EXTENTS,
+};
+static SHARED: Shared<&'static Kernel> = Shared::new(&KERNEL, &KEYS, &SETTINGS);
+
+/// A depot that is emptied before the arena grows is subtracted once from what is outside.
+#[test]
+fn what_is_outside_agrees_with_the_arena_when_the_depot_is_drained() {
+    SHARED.start(Growth::Segments);
+    let used = || SHARED.lock(0).expect("the main arena").used_bytes();
+    let class = class_of(1040);
+    let mut stored = 0;
+    while stored < 512 << 10 {
+        let mut batch = Batch::wanting(15);
+        assert!(SHARED.fill(0, class_size(class), &mut batch));
+        stored += batch.count() * class_size(class);
+        let magazine = Magazine {
+            stack: batch.stack(),
+            count: batch.count(),
+        };
+        assert_eq!(SHARED.depot.put(&KEYS, class, magazine, usize::MAX), None);
+        assert_eq!(SHARED.outside(), used());
+    }
+    let before = KERNEL.calls();
+    let mut large = Batch::wanting(1);
+    assert!(SHARED.fill(0, 8 << 20, &mut large));
+    assert_eq!(SHARED.depot.bytes(), 0, "the depot was drained");
+    assert_ne!(KERNEL.calls(), before, "the arena had to grow");
+    assert_eq!(used(), 8 << 20);
+    assert_eq!(SHARED.outside(), used());
+    SHARED.release(large.stack());
+    assert_eq!((SHARED.outside(), used()), (0, 0));
+}
