@@ -159,8 +159,7 @@ static void idle(void)
     for (int i = 0; i < IDLE; i++)
         t[i] = start(idle_thread, i);
     pthread_barrier_wait(&all_here);
-    sleep(1);
-    figure("per_thread_kib", (rss_kib() - before) / IDLE);
+    figure("resident_kib", rss_kib() - before);
     pthread_barrier_wait(&go_home);
     for (int i = 0; i < IDLE; i++)
         pthread_join(t[i], 0);
