@@ -96,6 +96,8 @@ pub mod config;
 pub mod report;
 pub mod sync;
 
+pub mod mmu;
+
 pub mod os;
 
 pub mod chunk;

@@ -1,0 +1,23 @@
+//! Layer 1: a pure model of virtual memory.
+//!
+//! Addresses, entries, page tables, TLB, frames, swap, areas (what Linux calls VMAs), address
+//! spaces, segments, faults, and the states of pages. It knows nothing of an allocator, holds no
+//! `unsafe`, and allocates nothing: its storage is handed in from outside as slices, so that it
+//! can live in raw pages, in a `Vec`, or in shared memory.
+//!
+//! | part | what it is |
+//! |---|---|
+//! | [`addr`] | the typed numbers: a virtual address is not a physical one |
+//! | [`geometry`] | how an address is cut into indices: x86 with 2, 4 and 5 levels, PAE, flat |
+//! | [`entry`] | one page table entry with x86-64's bits |
+//! | [`fault`] | everything that can go wrong with an access, and the signal it becomes |
+//! | [`area`] | one virtual memory area, and the constants of Linux's memory calls |
+//! | [`effects`] | what a change of areas asks of whoever keeps the pages |
+#![forbid(unsafe_code)]
+
+pub mod addr;
+pub mod area;
+pub mod effects;
+pub mod entry;
+pub mod fault;
+pub mod geometry;
