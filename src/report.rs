@@ -171,6 +171,11 @@ pub enum Misuse {
         /// The payload address of the chunk.
         address: usize,
     },
+    /// The account of pages says something else of a block or of top than the heap does.
+    WrongPage {
+        /// The page's address.
+        address: usize,
+    },
     /// A free chunk's links, or the size that its neighbour keeps of it, were overwritten.
     CorruptLink {
         /// The payload address of the chunk.
@@ -224,6 +229,9 @@ impl Misuse {
             }
             Misuse::CorruptHead { address } => {
                 line.text("corrupted chunk head: ").hex(address);
+            }
+            Misuse::WrongPage { address } => {
+                line.text("page in the wrong state: ").hex(address);
             }
             Misuse::CorruptLink { address } => {
                 line.text("corrupted free list link: ").hex(address);

@@ -7,11 +7,11 @@ mod model;
 use fencepost::arena::{Depot, MAX_ARENAS, Magazine, MapTable, Maps, Owned};
 use fencepost::chunk::{Stack, State};
 use fencepost::config::Key;
-use fencepost::os::{Flaky, Region};
+use fencepost::os::{Flaky, Ledger, Region};
 use fencepost::size::{class_of, class_size};
 use model::{Bed, Ground, Host, Piece, Plan};
 
-type Os = Flaky<Host>;
+type Os = Ledger<Flaky<Host>>;
 
 /// Mappings on a host of their own. Nothing made from the ground leaves a test.
 struct Bench {
@@ -22,7 +22,8 @@ struct Bench {
 impl Bench {
     fn new() -> Bench {
         // SAFETY: the maps are dropped before the ground and hold no reference into it.
-        let ground = unsafe { Ground::new(Flaky::new(Host::new(Plan::SMALL)), 23) };
+        let ground = unsafe { Ground::new(Ledger::new(Flaky::new(Host::new(Plan::SMALL))), 23) };
+        ground.open_account();
         Bench {
             maps: Box::new(Maps::new()),
             ground,
@@ -58,7 +59,7 @@ impl Bench {
     }
 
     fn made(&self) -> u64 {
-        self.ground.os().made()
+        self.ground.os().inner().made()
     }
 
     fn set(&self, payload: usize, byte: u8) {
@@ -124,12 +125,13 @@ fn a_freed_mapping_serves_the_next_request() {
         .maps
         .allocate(os, keys, 200_000, 16, false)
         .expect("room");
-    assert!(again.dirty >= 200_000);
+    assert_eq!(again.zero.0, again.zero.1);
     let fresh = bench
         .maps
         .allocate(os, keys, 200_000, 16, false)
         .expect("room");
-    assert_eq!(fresh.dirty, 0);
+    assert_eq!(fresh.zero.0, fresh.payload);
+    assert!(fresh.zero.1 >= fresh.payload + 200_000);
 }
 
 #[test]
@@ -148,7 +150,7 @@ fn what_is_kept_is_bounded_and_ages() {
     assert_eq!(bench.maps.kept_bytes(), kept, "young");
     bench.maps.age(os);
     assert_eq!(bench.maps.kept_bytes(), 0, "kept for a whole tick");
-    assert_eq!(os.inner().mapped(), 0);
+    assert_eq!(os.inner().inner().mapped(), os.own_bytes());
     // No more than a handful, however small.
     assert!(bench.ground.settings().set(Key::MappingCacheBytes, 1 << 30));
     let blocks: Vec<usize> = (0..40).map(|_| bench.get(5000, 16)).collect();
@@ -178,7 +180,12 @@ fn a_mapping_is_resized_in_place_or_by_a_move() {
         bench.maps.find(bench.ground.os(), block),
         Owned::Freed(151_552)
     );
-    bench.maps.verify::<&Os>(bench.ground.keys(), moved);
+    bench.maps.verify(
+        bench.ground.os(),
+        bench.ground.keys(),
+        moved,
+        bench.len(moved),
+    );
     assert!(bench.free(moved) && bench.free(neighbour));
     assert_eq!(bench.maps.totals().bytes, 0);
 }
@@ -188,7 +195,7 @@ fn a_refused_resize_leaves_the_mapping() {
     let bench = Bench::new();
     let block = bench.get(200_000, 16);
     bench.get(140_000, 16);
-    bench.ground.os().refuse(0, u64::MAX);
+    bench.ground.os().inner().refuse(0, u64::MAX);
     assert_eq!(bench.resize(block, 400_000), None);
     assert_eq!(bench.len(block), 200_704);
     assert_eq!(bench.resize(block, isize::MAX as usize), None);
@@ -334,7 +341,7 @@ fn a_moved_mapping_is_never_lost() {
     // As many as the table holds without pages of its own.
     let mut live = Vec::new();
     for _ in 0..200 {
-        os.refuse(1, u64::MAX);
+        os.inner().refuse(1, u64::MAX);
         live.extend(
             bench
                 .maps
@@ -348,7 +355,8 @@ fn a_moved_mapping_is_never_lost() {
     let mut moved = 0;
     for turn in 0..2 * live.len() {
         let place = turn % live.len();
-        os.refuse(if turn == place { 1 } else { u64::MAX }, u64::MAX);
+        os.inner()
+            .refuse(if turn == place { 1 } else { u64::MAX }, u64::MAX);
         if let Some(to) = bench.resize(live[place], 9000 + turn * 40) {
             moved += usize::from(live[place] != to);
             live[place] = to;
@@ -358,7 +366,7 @@ fn a_moved_mapping_is_never_lost() {
         }
     }
     assert!(moved > 10, "{moved}");
-    os.refuse(u64::MAX, u64::MAX);
+    os.inner().refuse(u64::MAX, u64::MAX);
     live.into_iter()
         .for_each(|block| assert!(bench.free(block)));
 }

@@ -7,6 +7,7 @@ mod model;
 
 use fencepost::chunk::{Low, State};
 use fencepost::heap::{Invariant, Place};
+use fencepost::os::PageState;
 use fencepost::os::{Os, Prot};
 use fencepost::size::HEADER;
 use model::{Bed, Piece};
@@ -125,7 +126,7 @@ const CASES: &[(Invariant, &str, Break)] = &[
         "a segment that ends too early",
         |bed| {
             bed.get(200);
-            bed.ground.os().inner().sbrk(4096);
+            bed.host().sbrk(4096);
             bed.get(500_000);
             bed.heap.forge().segments[0].end -= 4096;
             let chunk = bed.at(bed.heap.segments()[0].end);
@@ -162,7 +163,7 @@ const CASES: &[(Invariant, &str, Break)] = &[
     ),
     (Invariant::Tag, "an overwritten fencepost", |bed| {
         bed.get(200);
-        bed.ground.os().inner().sbrk(4096);
+        bed.host().sbrk(4096);
         bed.get(500_000);
         let fence = bed.at(bed.heap.segments()[0].end - HEADER);
         assert!(fence.is(State::Fence));
@@ -210,6 +211,9 @@ const CASES: &[(Invariant, &str, Break)] = &[
         assert!(chunk.addr() + chunk.size() == top.addr());
         top.set_low(top.low().with_prev_in_use(false));
         top.set_prev_size(chunk.size());
+        for at in (chunk.addr() + 4096..top.addr() & !4095).step_by(4096) {
+            bed.note(at, PageState::Cached);
+        }
     }),
     (Invariant::Binned, "a link to nowhere", |bed| {
         let (oldest, _) = bed.two_unsorted();
@@ -391,22 +395,54 @@ const CASES: &[(Invariant, &str, Break)] = &[
         "top in a segment that is not the last",
         |bed| {
             bed.get(24);
-            bed.ground.os().inner().sbrk(4096);
+            bed.host().sbrk(4096);
             bed.get(500_000);
             bed.heap.forge().segments.swap(0, 1);
         },
     ),
-    (Invariant::Fresh, "zero memory that is not", |bed| {
+    (Invariant::Pages, "zero memory that is not", |bed| {
         bed.get(24);
-        let (_, _, fresh) = bed.heap.top();
-        bed.write(fresh.next_multiple_of(8), 1);
+        let (_, _, zero) = bed.heap.top();
+        bed.write(zero, 1);
+    }),
+    (Invariant::Pages, "a page of top that is in use", |bed| {
+        bed.get(24);
+        let (_, _, zero) = bed.heap.top();
+        bed.note(zero, PageState::Live);
     }),
     (
-        Invariant::Fresh,
-        "zero memory that begins before top",
+        Invariant::Pages,
+        "a page of a free chunk that is in use",
         |bed| {
-            let chunk = bed.get(24);
-            *bed.heap.forge().fresh = chunk.addr();
+            let chunk = bed.freed(9000);
+            bed.note(chunk.addr() + 4096, PageState::Live);
+        },
+    ),
+    (
+        Invariant::Pages,
+        "a page of a free chunk that is not ours",
+        |bed| {
+            let chunk = bed.freed(9000);
+            bed.note(chunk.addr() + 4096, PageState::None);
+        },
+    ),
+    (
+        Invariant::Pages,
+        "a dirty page of a free chunk that is said to be zero",
+        |bed| {
+            let chunk = bed.get(9000);
+            bed.get(24);
+            bed.write((chunk.addr() + 4096) & !4095, 1);
+            bed.heap.free(chunk);
+            bed.note(chunk.addr() + 4096, PageState::Released);
+        },
+    ),
+    (
+        Invariant::Pages,
+        "a page in use that is said to be free",
+        |bed| {
+            let chunk = bed.get(9000);
+            bed.note(chunk.addr(), PageState::Cached);
         },
     ),
     (Invariant::Counters, "bytes used", |bed| {
@@ -493,7 +529,7 @@ fn a_whole_heap_is_not_accused() {
     bed.binned(&[2024, 2008, 2008, 1992, 500, 500]);
     bed.freed(24);
     bed.freed(3000);
-    bed.ground.os().inner().sbrk(100);
+    bed.host().sbrk(100);
     bed.get(400_000);
     let os = bed.ground.os();
     os.map(0, os.page_size(), Prot::ReadWrite).expect("room");

@@ -7,7 +7,7 @@
 mod model;
 
 use fencepost::arena::{Maps, Owned};
-use fencepost::os::{Flaky, Region};
+use fencepost::os::{Flaky, Ledger, Region};
 use model::host::CALLS;
 use model::{Ground, Host, Op, Plan, Rng, Script, Source, World};
 
@@ -108,7 +108,7 @@ fn a_small_machine_is_used_to_its_end() {
     for source in [Source::Break, Source::Segments] {
         let host = Host::new(Plan {
             breakable: 256 << 10,
-            mappable: 2 << 20,
+            mappable: (2 << 20) + (64 << 10), // The account's nodes are mapped too.
             ..Plan::SMALL
         });
         let mut world = World::new(host, source);
@@ -159,13 +159,13 @@ struct Mapped {
     maps: Box<Maps>,
     /// Payload address, request, pattern.
     live: Vec<(usize, usize, u8)>,
-    ground: Ground<Flaky<Host>>,
+    ground: Ground<Ledger<Flaky<Host>>>,
 }
 
 impl Mapped {
     fn new() -> Mapped {
         // SAFETY: nothing made from the ground outlives this struct's fields.
-        let ground = unsafe { Ground::new(Flaky::new(Host::new(Plan::SMALL)), 11) };
+        let ground = unsafe { Ground::new(Ledger::new(Flaky::new(Host::new(Plan::SMALL))), 11) };
         Mapped {
             maps: Box::new(Maps::new()),
             live: Vec::new(),
@@ -173,7 +173,7 @@ impl Mapped {
         }
     }
 
-    fn os(&self) -> &'static Flaky<Host> {
+    fn os(&self) -> &'static Ledger<Flaky<Host>> {
         self.ground.os()
     }
 
@@ -199,10 +199,14 @@ impl Mapped {
                     return;
                 };
                 assert_eq!(got.payload % align, 0);
-                assert!(os.inner().is_writable(got.payload, n));
+                assert!(os.inner().inner().is_writable(got.payload, n));
                 let bytes = self.bytes(got.payload, n);
-                let zero = bytes.iter().skip(got.dirty.min(n)).all(|b| *b == 0);
-                assert!(zero, "what is said to be zero is not");
+                let zero = got.zero.0 - got.payload..got.zero.1.min(got.payload + n) - got.payload;
+                let said = bytes.get(zero).unwrap_or(&[]);
+                assert!(
+                    said.iter().all(|b| *b == 0),
+                    "what is said to be zero is not"
+                );
                 let pattern = self.live.len() as u8 | 1;
                 self.fill(got.payload, n, pattern);
                 self.live.push((got.payload, n, pattern));
@@ -218,7 +222,7 @@ impl Mapped {
                 let Some(to) = self.maps.resize(os, keys, at, len, n) else {
                     return;
                 };
-                assert!(os.inner().is_writable(to, n));
+                assert!(os.inner().inner().is_writable(to, n));
                 let kept = self.bytes(to, old.min(n)).iter().all(|b| *b == pattern);
                 assert!(kept, "contents lost by a move");
                 self.fill(to, n, pattern);
@@ -245,7 +249,7 @@ impl Mapped {
                 panic!("{at:#x}: a live mapping is not found");
             };
             assert!(Maps::usable(os, at, len) >= n);
-            self.maps.verify::<&Flaky<Host>>(self.ground.keys(), at);
+            self.maps.verify(os, self.ground.keys(), at, len);
             let bytes = self.bytes(at, n);
             assert!(bytes.iter().step_by(509).all(|b| *b == pattern));
         }
@@ -264,15 +268,18 @@ impl Mapped {
     /// Frees all; returns how many bytes stay mapped, beyond the table's.
     fn finish(&mut self) -> usize {
         let os = self.os();
-        os.refuse(u64::MAX, u64::MAX);
+        os.inner().refuse(u64::MAX, u64::MAX);
         self.check();
         while !self.live.is_empty() {
             self.apply(MapOp::Free(0));
         }
         self.maps.give_up(os, usize::MAX);
         assert_eq!((self.maps.totals().bytes, self.maps.kept_bytes()), (0, 0));
-        // The second level of the table stays.
-        os.inner().mapped().saturating_sub(16 << 10)
+        // The second level of the table stays, and the account's nodes.
+        os.inner()
+            .inner()
+            .mapped()
+            .saturating_sub((16 << 10) + os.own_bytes())
     }
 }
 
@@ -280,10 +287,10 @@ impl Mapped {
 fn every_call_refused_to_mappings() {
     let ops = map_script();
     let mut world = Mapped::new();
-    world.os().refuse(u64::MAX, u64::MAX);
+    world.os().inner().refuse(u64::MAX, u64::MAX);
     world.run(&ops);
-    let calls = world.os().made();
-    let made = world.os().inner().calls();
+    let calls = world.os().inner().made();
+    let made = world.os().inner().inner().calls();
     for (name, made) in CALLS.into_iter().zip(made) {
         assert!(
             made > 0 || !matches!(name, "map" | "unmap" | "remap"),
@@ -295,9 +302,9 @@ fn every_call_refused_to_mappings() {
     for k in 0..calls {
         for to in [k + 1, u64::MAX] {
             let mut world = Mapped::new();
-            world.os().refuse(k, to);
+            world.os().inner().refuse(k, to);
             world.run(&ops);
-            assert!(world.os().refused() > 0, "call {k}");
+            assert!(world.os().inner().refused() > 0, "call {k}");
             let left = world.finish();
             // A refused unmapping leaves its addresses behind, without their memory.
             assert!(to == u64::MAX || left <= 64 << 10, "call {k}: {left} bytes");

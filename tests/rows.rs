@@ -328,9 +328,9 @@ fn row_102_top_grows_by_a_larger_piece() {
     let grown = os.program_break() - before;
     // The need and a top pad of 128 KiB, rounded up to pages: as glibc does.
     assert_eq!(grown, 135_168);
-    assert_eq!(os.made(), 1);
+    assert_eq!(os.inner().made(), 1);
     // The piece serves until it is used up; then top grows in place.
-    while os.made() == 1 {
+    while os.inner().made() == 1 {
         bed.get(1000);
     }
     assert!(bed.heap.used_bytes() > 128 << 10);
@@ -374,7 +374,7 @@ fn row_105_a_pool_of_blocks_costs_one_os_call() {
     let mut bed = Bed::new();
     let os = bed.ground.os();
     let blocks: Vec<Piece> = (0..1000).map(|_| bed.get(100)).collect();
-    assert_eq!(os.made(), 1, "one call for 1000 blocks");
+    assert_eq!(os.inner().made(), 1, "one call for 1000 blocks");
     // Given back they are one piece again, without a call.
     blocks.iter().for_each(|c| bed.heap.free(*c));
     bed.heap.consolidate();
@@ -383,6 +383,6 @@ fn row_105_a_pool_of_blocks_costs_one_os_call() {
     assert_eq!((top, top + size), (segment.start, segment.end));
     // The pool is enlarged from the system when it is used up.
     let more: Vec<Piece> = (0..2000).map(|_| bed.get(100)).collect();
-    assert_eq!(os.made(), 2);
+    assert_eq!(os.inner().made(), 2);
     assert_eq!(more[0].addr(), segment.start);
 }

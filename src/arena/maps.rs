@@ -9,7 +9,7 @@ use super::table::{MapTable, Owned};
 use crate::chunk::{Keys, Low, State};
 use crate::config::{Key, Settings};
 use crate::heap::Totals;
-use crate::os::{Os, Prot};
+use crate::os::{Os, PageState, Prot};
 use crate::report::{Misuse, abort};
 use crate::size::{HEADER, align_down, align_up};
 use crate::sync::Mutex;
@@ -87,8 +87,8 @@ impl Spares {
 pub struct Mapped {
     /// The payload address.
     pub payload: usize,
-    /// How many bytes of the payload may not be zero.
-    pub dirty: usize,
+    /// Addresses between which the payload is zero.
+    pub zero: (usize, usize),
 }
 
 /// All mappings of the process.
@@ -160,7 +160,7 @@ impl Maps {
         if len > isize::MAX as usize {
             return None;
         }
-        let (base, len, dirty) = if align <= HEADER {
+        let (base, len) = if align <= HEADER {
             let kept = if zeroed {
                 None
             } else {
@@ -168,12 +168,11 @@ impl Maps {
             };
             kept.or_else(|| {
                 self.give_up(os, len);
-                self.map(os, len).map(|base| (base, len, 0))
+                self.map(os, len).map(|base| (base, len))
             })?
         } else {
             self.give_up(os, len);
-            let (base, len) = self.map_aligned(os, request, align)?;
-            (base, len, 0)
+            self.map_aligned(os, request, align)?
         };
         let payload = align_up(base + HEADER, align.max(crate::size::ALIGN));
         // SAFETY: the 16 bytes before the payload lie in the mapping that was made for it.
@@ -185,9 +184,11 @@ impl Maps {
             return None;
         }
         self.count_in(len);
+        let (from, to) = os.zero_run(base, base + len);
+        os.note(base, base + len, PageState::Live);
         Some(Mapped {
             payload,
-            dirty: (base + dirty).saturating_sub(payload),
+            zero: (from.max(payload), to),
         })
     }
 
@@ -225,8 +226,8 @@ impl Maps {
         self.served.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A kept mapping, made `len` bytes long: base, length, and how much of it is dirty.
-    fn take_spare<O: Os>(&self, os: &O, len: usize) -> Option<(usize, usize, usize)> {
+    /// A kept mapping, made `len` bytes long: base and length.
+    fn take_spare<O: Os>(&self, os: &O, len: usize) -> Option<(usize, usize)> {
         let spare = {
             let mut spares = self.spares.try_lock()?;
             let index = spares.best(len)?;
@@ -236,7 +237,7 @@ impl Maps {
         if have < len {
             // SAFETY: the spare is one whole mapping of ours that nobody uses.
             return match unsafe { os.remap(spare.base, have, len) } {
-                Ok(base) => Some((base, len, have)),
+                Ok(base) => Some((base, len)),
                 Err(_) => {
                     self.unmap(os, spare);
                     None
@@ -248,10 +249,10 @@ impl Maps {
             if unsafe { os.unmap(spare.base + len, have - len) }.is_ok() {
                 self.returned
                     .fetch_add((have - len) as u64, Ordering::Relaxed);
-                return Some((spare.base, len, len));
+                return Some((spare.base, len));
             }
         }
-        Some((spare.base, have, have))
+        Some((spare.base, have))
     }
 
     fn unmap<O: Os>(&self, os: &O, spare: Spare) {
@@ -320,12 +321,21 @@ impl Maps {
         align_down(payload - HEADER, os.page_size()) + len - payload
     }
 
-    /// Verifies the head of a live mapping; aborts if it was overwritten.
-    pub fn verify<O: Os>(&self, keys: &Keys<O::Region>, payload: usize) {
+    /// Verifies the head of a live mapping of `len` bytes, and that the account of pages knows
+    /// its first and its last page as in use; aborts if not.
+    pub fn verify<O: Os>(&self, os: &O, keys: &Keys<O::Region>, payload: usize, len: usize) {
         // SAFETY: the table says that the address owns a mapping, which begins before its head.
         let chunk = unsafe { keys.chunk(payload - HEADER) };
         if !chunk.is(State::Used) || !chunk.low().is_mapped() {
             abort(Misuse::CorruptHead { address: payload });
+        }
+        let page = os.page_size();
+        let base = align_down(payload - HEADER, page);
+        for at in [base, base + len - page] {
+            let (state, _) = os.run(at, at + page);
+            if !matches!(state, PageState::Live | PageState::Unknown) {
+                abort(Misuse::WrongPage { address: at });
+            }
         }
     }
 
@@ -338,8 +348,8 @@ impl Maps {
         settings: &Settings,
         payload: usize,
     ) -> bool {
-        if let Owned::Live(_) = self.find(os, payload) {
-            self.verify::<O>(keys, payload);
+        if let Owned::Live(len) = self.find(os, payload) {
+            self.verify(os, keys, payload, len);
         }
         let Some(len) = self.table.remove(os, payload) else {
             return false;
@@ -353,6 +363,7 @@ impl Maps {
             self.slid.store(len, Ordering::Relaxed);
         }
         let base = align_down(payload - HEADER, os.page_size());
+        os.note(base, base + len, PageState::Cached);
         self.keep(os, settings, Spare { base, len });
         true
     }
@@ -419,6 +430,7 @@ impl Maps {
             let chunk = unsafe { keys.chunk(at - HEADER) };
             chunk.mark(chunk.low(), State::Used);
         }
+        os.note(at - offset, at - offset + now, PageState::Live);
         // The slot that was just left is free, so this finds room.
         self.table.insert(os, at, now);
         self.bytes.fetch_add(now, Ordering::Relaxed);

@@ -22,7 +22,7 @@ pub use table::{MapTable, Owned};
 use crate::chunk::{Chunk, Keys, Stack, State};
 use crate::config::{Key, Settings};
 use crate::heap::{Batch, Growth, Heap, Reserved, Run};
-use crate::os::{ForkPage, Os, Prot, Region, available_cpus};
+use crate::os::{ForkPage, Os, PageState, Prot, Region, available_cpus};
 use crate::size::{CLASSES, align_up, class_size};
 use crate::sync::overlay::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard};
@@ -256,6 +256,7 @@ impl<O: Os + Copy + 'static> Shared<O> {
     fn make_arena(&self, number: usize) -> Option<&'static Arena<O>> {
         let bytes = align_up(size_of::<Arena<O>>(), self.os.page_size());
         let pages = self.os.map(0, bytes, Prot::ReadWrite).ok()?;
+        self.os.note(pages, pages + bytes, PageState::Meta);
         let Ok(region) = Reserved::granule(&self.os) else {
             // SAFETY: mapped just now; nobody knows these pages. A refusal leaks them.
             let _ = unsafe { self.os.unmap(pages, bytes) };

@@ -4,7 +4,7 @@
 //! child of fork finds it valid whenever the fork came.
 #![allow(unsafe_code)] // Levels beyond the first live in mapped pages.
 
-use crate::os::{Os, Prot, Region};
+use crate::os::{Os, PageState, Prot, Region};
 use crate::sync::overlay::{AtomicUsize, Ordering};
 
 const FIRST: usize = 64;
@@ -84,6 +84,7 @@ impl MapTable {
         let Ok(pages) = os.map(0, bytes, Prot::ReadWrite) else {
             return false;
         };
+        os.note(pages, pages + bytes, PageState::Meta);
         if slot
             .compare_exchange(0, pages, Ordering::AcqRel, Ordering::Acquire)
             .is_err()

@@ -3,7 +3,7 @@
 
 use super::{Cache, Claimed, Roll};
 use crate::arena::Shared;
-use crate::os::{Os, Prot, Region};
+use crate::os::{Os, PageState, Prot, Region};
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
 
@@ -61,6 +61,7 @@ impl Caches {
         let Ok(pages) = os.map(0, bytes, Prot::ReadWrite) else {
             return core::ptr::null_mut();
         };
+        os.note(pages, pages + bytes, PageState::Meta);
         let cache: *mut Cache = os.region().at(pages).cast();
         // SAFETY: fresh zero pages that are never unmapped, large and aligned enough, and an
         // all-zero cache is a valid empty one; nobody else knows them yet.

@@ -35,7 +35,7 @@ pub fn snapshot() -> Snapshot {
     all.returned_bytes += returned;
     all.arenas = SHARED.arenas() as u64;
     all.threads = SHARED.threads() as u64;
-    all.os_calls = KERNEL.calls();
+    all.os_calls = KERNEL.inner().calls();
     all.parked = SHARED.parked();
     all
 }

@@ -17,7 +17,7 @@ use crate::cache::{Cache, Thread};
 use crate::chunk::{Chunk, Low, State};
 use crate::config::{Key, Settings};
 use crate::heap::Batch;
-use crate::os::{Exposed, Kernel, Region};
+use crate::os::{Exposed, Region};
 use crate::report::Call;
 use crate::size::{
     CACHED_REQUEST, HEADER, Native, SMALL_REQUEST, class_of, class_size, small_class_of,
@@ -100,16 +100,16 @@ pub fn calloc(size: usize) -> *mut u8 {
     hit
 }
 
-/// Where a block was found, and how much of it may hold old data.
+/// Where a block was found, and between which addresses its memory is zero.
 struct Served {
     payload: usize,
-    dirty: usize,
+    zero: (usize, usize),
 }
 
 impl Served {
     const NONE: Served = Served {
         payload: 0,
-        dirty: 0,
+        zero: (0, 0),
     };
 }
 
@@ -128,9 +128,23 @@ fn calloc_slow(size: usize) -> *mut u8 {
     let p = KEYS.region.at(served.payload);
     if !p.is_null() {
         // SAFETY: the block has `size` bytes.
-        unsafe { p.write_bytes(0, size.min(served.dirty)) };
+        unsafe { clear(p, size, served.zero) };
     }
     p
+}
+
+/// Clears the block but for what is zero already.
+///
+/// # Safety
+/// The `size` bytes at `p` are the caller's.
+unsafe fn clear(p: *mut u8, size: usize, zero: (usize, usize)) {
+    let from = zero.0.saturating_sub(p.addr()).min(size);
+    let to = zero.1.saturating_sub(p.addr()).clamp(from, size);
+    // SAFETY: both ranges lie in the block.
+    unsafe {
+        p.write_bytes(0, from);
+        p.add(to).write_bytes(0, size - to);
+    }
 }
 
 /// The route of a request that the cache could not serve: mapping, cache refill, arena, and at
@@ -155,21 +169,19 @@ fn serve(size: usize, zeroed: bool) -> Served {
         if payload != 0 {
             return Served {
                 payload,
-                dirty: usize::MAX,
+                zero: (0, 0),
             };
         }
     }
     DIRECT_MALLOCS.fetch_add(1, Ordering::Relaxed);
     let mut batch = Batch::wanting(1);
     if SHARED.fill(arena, chunk_size, &mut batch) {
-        let zero_from = batch.zero_from();
+        let zero = batch.zero();
         if let Some(chunk) = batch.pop(&KEYS) {
             chunk.mark(chunk.low(), State::Used);
-            let payload = chunk.payload();
-            // A stacked chunk's link lies in its first word.
             return Served {
-                payload,
-                dirty: zero_from.saturating_sub(payload).max(8),
+                payload: chunk.payload(),
+                zero,
             };
         }
     }
@@ -187,7 +199,7 @@ fn serve_mapped(size: usize, align: usize, zeroed: bool) -> Served {
     {
         Some(mapped) => Served {
             payload: mapped.payload,
-            dirty: mapped.dirty,
+            zero: mapped.zero,
         },
         None => Served::NONE,
     }
@@ -224,7 +236,7 @@ pub fn memalign_zeroed(align: usize, size: usize) -> *mut u8 {
     let p = KEYS.region.at(served.payload);
     if !p.is_null() {
         // SAFETY: the block has `size` bytes.
-        unsafe { p.write_bytes(0, size.min(served.dirty)) };
+        unsafe { clear(p, size, served.zero) };
     }
     p
 }
@@ -258,7 +270,7 @@ fn serve_aligned(align: usize, size: usize) -> Served {
     match SHARED.aligned(arena, align, chunk_size) {
         Some(chunk) => Served {
             payload: chunk.payload(),
-            dirty: usize::MAX,
+            zero: (0, 0),
         },
         None if mappable => serve_mapped(size, align, false),
         None => Served::NONE,
@@ -317,7 +329,7 @@ fn named(call: Call, addr: usize) -> Named {
     }
     match SHARED.maps.find(SHARED.os(), addr) {
         Owned::Live(len) => {
-            SHARED.maps.verify::<&Kernel>(&KEYS, addr);
+            SHARED.maps.verify(SHARED.os(), &KEYS, addr, len);
             Named::Mapping(len)
         }
         _ => misuse(call, addr),

@@ -9,12 +9,12 @@ use crate::cache::{Cache, Caches, Thread, on_thread_exit, set_exit_hook};
 use crate::chunk::{Keys, Secret};
 use crate::config::{Key, Settings};
 use crate::heap::{Growth, Reserved};
-use crate::os::{self, Exposed, Extents, Kernel};
+use crate::os::{self, Exposed, Extents, Kernel, Ledger};
 use crate::sync::overlay::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
 
-pub(super) static KERNEL: Kernel = Kernel::new();
+pub(super) static KERNEL: Ledger<Kernel> = Ledger::new(Kernel::new());
 pub(super) static SETTINGS: Settings = Settings::new();
 pub(super) static EXTENTS: Extents = Extents::new();
 pub(super) static KEYS: Keys<Exposed> = Keys {
@@ -22,7 +22,7 @@ pub(super) static KEYS: Keys<Exposed> = Keys {
     secret: Secret::new([0; 4]),
     extents: &EXTENTS,
 };
-pub(super) static SHARED: Shared<&'static Kernel> = Shared::new(&KERNEL, &KEYS, &SETTINGS);
+pub(super) static SHARED: Shared<&'static Ledger<Kernel>> = Shared::new(&KERNEL, &KEYS, &SETTINGS);
 pub(super) static CACHES: Caches = Caches::new();
 /// Calls that no cache served.
 pub(super) static DIRECT_MALLOCS: AtomicU64 = AtomicU64::new(0);

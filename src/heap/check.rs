@@ -6,8 +6,8 @@
 use super::{Heap, Totals};
 use crate::bins::{BINS, FIRST_LARGE, UNSORTED, bin_index};
 use crate::chunk::{Chunk, DIRT_MIN, Link, Stack, State, Through};
-use crate::os::{Os, Region};
-use crate::size::{ALIGN, FAST_BINS, HEADER, MAX_CHUNK, MIN_CHUNK, Native};
+use crate::os::{Os, PageState, Region};
+use crate::size::{ALIGN, FAST_BINS, HEADER, MAX_CHUNK, MIN_CHUNK, Native, align_down, align_up};
 
 /// Where a free chunk waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,8 +54,8 @@ pub enum Invariant {
     Fast = 8,
     /// I9: top is what the heap says.
     Top = 9,
-    /// I10: fresh memory is zero.
-    Fresh = 10,
+    /// I10: the states of pages agree.
+    Pages = 10,
     /// I11: the counters agree.
     Counters = 11,
     /// I12: the segments are in the map of extents.
@@ -74,7 +74,7 @@ impl Invariant {
         Invariant::Map,
         Invariant::Fast,
         Invariant::Top,
-        Invariant::Fresh,
+        Invariant::Pages,
         Invariant::Counters,
         Invariant::Extents,
     ];
@@ -218,6 +218,7 @@ impl<O: Os + 'static> Heap<O> {
             if size < MIN_CHUNK || !size.is_multiple_of(ALIGN) || addr + size >= end {
                 return Err(damage(Invariant::Coverage, payload));
             }
+            self.check_chunk_pages(addr, size, is_free)?;
             before = is_free.then_some(size);
             addr += size;
         }
@@ -232,22 +233,67 @@ impl<O: Os + 'static> Heap<O> {
         if self.top + self.top_size != end || self.top_size < MIN_CHUNK || !top.is(State::Top) {
             return Err(damage(Invariant::Top, top.payload()));
         }
-        if self.fresh < self.top + HEADER && self.fresh != self.top {
-            return Err(damage(Invariant::Fresh, self.fresh));
-        }
-        // A look at each page's first words; the whole would fault it all in.
-        let mut addr = self.fresh.max(self.top + HEADER);
-        let limit = (addr + (64 << 10)).min(end);
-        while addr + 8 <= limit {
-            let word: *const u64 = self.keys.region.at(addr).cast();
-            // SAFETY: the address lies in top, which the heap owns (I9).
-            #[allow(unsafe_code)]
-            if unsafe { word.read_unaligned() } != 0 {
-                return Err(damage(Invariant::Fresh, addr));
+        let (first, last) = self.interior(self.top, end);
+        let used = |state| matches!(state, PageState::Live | PageState::Unknown);
+        let head = align_down(self.top, self.os.page_size());
+        self.check_pages(head, first.min(end), used)?;
+        self.check_pages(first, last, PageState::is_free)?;
+        let (zero, zero_end) = self.os.zero_run(first, last);
+        self.check_zero(zero, zero_end)
+    }
+
+    /// The pages of `from..to` are in states that `allowed` accepts.
+    fn check_pages(
+        &self,
+        from: usize,
+        to: usize,
+        allowed: impl Fn(PageState) -> bool,
+    ) -> Result<(), Damage> {
+        let mut at = from;
+        while at < to {
+            let (state, end) = self.os.run(at, to);
+            if !allowed(state) {
+                return Err(damage(Invariant::Pages, at));
             }
-            addr += 256;
+            at = end;
         }
         Ok(())
+    }
+
+    /// A look at a few words of each page; the whole would fault it all in.
+    fn check_zero(&self, from: usize, to: usize) -> Result<(), Damage> {
+        for addr in (from..to.min(from + (64 << 10))).step_by(256) {
+            let word: *const u64 = self.keys.region.at(addr).cast();
+            // SAFETY: the address lies in a free chunk or top, which the heap owns (I1, I9).
+            #[allow(unsafe_code)]
+            if unsafe { word.read_unaligned() } != 0 {
+                return Err(damage(Invariant::Pages, addr));
+            }
+        }
+        Ok(())
+    }
+
+    /// The pages of a chunk in use, or of a free one, from the end of what was checked before.
+    fn check_chunk_pages(&self, addr: usize, size: usize, is_free: bool) -> Result<(), Damage> {
+        let page = self.os.page_size();
+        let (first, last) = if is_free {
+            self.interior(addr, addr + size)
+        } else {
+            (addr, addr)
+        };
+        if first < last {
+            self.check_pages(first, last, PageState::is_free)?;
+            let (zero, zero_end) = self.os.zero_run(first, last);
+            self.check_zero(zero, zero_end)?;
+        }
+        let used = |state| matches!(state, PageState::Live | PageState::Unknown);
+        let (head, tail) = if first < last {
+            (first, last)
+        } else {
+            (addr + size, addr + size)
+        };
+        self.check_pages(align_down(addr, page), align_up(head, page), used)?;
+        self.check_pages(tail, align_up(addr + size, page), used)
     }
 
     /// `expected`: how many fast chunks the walk met; a ring of them would never end.

@@ -11,7 +11,6 @@ use crate::os::Os;
 pub struct Forge<'h> {
     pub bins: &'h mut Bins,
     pub top_size: &'h mut usize,
-    pub fresh: &'h mut usize,
     pub fast_bytes: &'h mut usize,
     pub used_bytes: &'h mut usize,
     pub binned_bytes: &'h mut usize,
@@ -27,7 +26,6 @@ impl<O: Os + 'static> Heap<O> {
         Forge {
             bins: &mut self.bins,
             top_size: &mut self.top_size,
-            fresh: &mut self.fresh,
             fast_bytes: &mut self.fast_bytes,
             used_bytes: &mut self.counters.used_bytes,
             binned_bytes: &mut self.counters.binned_bytes,

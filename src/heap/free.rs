@@ -110,8 +110,25 @@ impl<O: Os + 'static> Heap<O> {
     /// Merges a chunk that is in no list with its free neighbours and puts the result into the
     /// unsorted bin, or into top if it borders on it. Returns the size of the result.
     pub(super) fn coalesce(&mut self, chunk: Chunk<'static, O::Region>, size: usize) -> usize {
+        self.merge(chunk, size, size)
+    }
+
+    /// As [`coalesce`](Heap::coalesce), for a chunk whose pages' states are right already
+    /// except those of the first `used` bytes.
+    pub(super) fn merge(
+        &mut self,
+        chunk: Chunk<'static, O::Region>,
+        size: usize,
+        used: usize,
+    ) -> usize {
+        let freed = (chunk.addr(), chunk.addr() + used);
         let mut size = size;
-        let (mut stamp, mut dirt) = (self.epoch, size);
+        let clean = if used == size {
+            0
+        } else {
+            size - self.dirt_in(chunk.addr(), chunk.addr() + size)
+        };
+        let (mut stamp, mut dirt) = (self.epoch, size - clean);
         let before = if chunk.low().prev_in_use() {
             None
         } else {
@@ -119,7 +136,10 @@ impl<O: Os + 'static> Heap<O> {
         };
         let after = self.after(chunk, size);
         if after.addr() == self.top {
-            return self.join_top(before, chunk, size);
+            let lowest = before.map_or(chunk.addr(), Chunk::addr);
+            let total = self.join_top(before, chunk, size);
+            self.note_freed(lowest, lowest + total, freed.0, freed.1);
+            return total;
         }
         if is_binned(after) && after.size() + size <= MAX_CHUNK {
             let length = after.size();
@@ -137,6 +157,7 @@ impl<O: Os + 'static> Heap<O> {
             (stamp, dirt) = older((stamp, dirt), self.dirt_of(before, length));
             chunk.mark(chunk.low(), State::Retired);
             size += length;
+            self.note_freed(before.addr(), before.addr() + size, freed.0, freed.1);
             if before.is(State::Unsorted) {
                 self.lengthen(before, size, stamp, dirt.min(size));
             } else {
@@ -144,6 +165,7 @@ impl<O: Os + 'static> Heap<O> {
                 self.enter_new(before, size, stamp, dirt);
             }
         } else {
+            self.note_freed(chunk.addr(), chunk.addr() + size, freed.0, freed.1);
             self.enter_new(chunk, size, stamp, dirt);
         }
         size

@@ -4,7 +4,7 @@
 use super::{Heap, Segment};
 use crate::chunk::State;
 use crate::config::Key;
-use crate::os::{GRANULE, Os, OsError, Prot};
+use crate::os::{GRANULE, Os, OsError, PageState, Prot};
 use crate::size::{ALIGN, HEADER, MIN_CHUNK, align_down, align_up};
 
 /// The largest step in which a growing heap runs ahead of the need, in bytes.
@@ -132,8 +132,6 @@ impl<O: Os + 'static> Heap<O> {
 struct Grant {
     start: usize,
     end: usize,
-    /// Zero from here on.
-    fresh: usize,
     mapped: bool,
 }
 
@@ -161,10 +159,11 @@ impl<O: Os + 'static> Heap<O> {
         };
         self.segments.push(&self.os, segment);
         self.account(&grant);
-        self.fresh = grant.fresh;
-        if self.populated != usize::MAX {
-            self.populated = 0;
-        }
+        // The first page holds the first head.
+        let page = self.os.page_size();
+        let (first, _) = self.interior(grant.start, grant.end);
+        self.os
+            .note(align_down(grant.start, page), first, PageState::Live);
         self.set_top(grant.start, grant.end - grant.start, true);
         self.top_low = 0;
         true
@@ -210,15 +209,18 @@ impl<O: Os + 'static> Heap<O> {
         self.account(&Grant {
             start: end,
             end: to,
-            fresh: end,
             mapped: false,
         });
         if let Some(last) = self.segments.as_mut_slice(&self.os).last_mut() {
             last.end = to;
         }
-        // What is new is zero too, so top's zero memory only becomes longer.
         self.top_size += to - end;
         self.top_low = 0;
+        // Top may have been shorter than its own words.
+        let (first, _) = self.interior(self.top, to);
+        if end < first {
+            self.os.note(end, first, PageState::Live);
+        }
         true
     }
 
@@ -251,11 +253,9 @@ impl<O: Os + 'static> Heap<O> {
                     unsafe { self.os.set_break(to) }.is_ok().then_some(to)
                 })?;
                 *end = to;
-                // The rest of the page below may hold what others left there.
                 Some(Grant {
                     start,
                     end: to,
-                    fresh: align_up(current, page),
                     mapped: false,
                 })
             }
@@ -271,7 +271,6 @@ impl<O: Os + 'static> Heap<O> {
                 Some(Grant {
                     start,
                     end: start + len,
-                    fresh: start,
                     mapped: false,
                 })
             }
@@ -293,7 +292,6 @@ impl<O: Os + 'static> Heap<O> {
             Some(Grant {
                 start,
                 end: start + len,
-                fresh: start,
                 mapped: true,
             })
         })
@@ -335,39 +333,48 @@ impl<O: Os + 'static> Heap<O> {
             .low(0)
             .with_prev_in_use(room >= MIN_CHUNK || prev_in_use);
         fence.begin(low, State::Fence);
-        if room >= MIN_CHUNK {
-            self.release(addr, room, prev_in_use);
-        }
-    }
-
-    /// Top is about to be touched up to `touched` for the first time: makes a few more pages
-    /// resident along with it, for in a growing heap they are next, and one call costs less
-    /// than a fault for each. A share of the heap, so that it hardly shows in its size; nothing
-    /// for large chunks, which their users may never touch.
-    pub(super) fn populate_ahead(&mut self, touched: usize, size: usize) {
-        if touched <= self.populated || self.counters.system_bytes < POPULATE_FROM {
-            return;
-        }
-        if size > POPULATE_SIZE {
-            self.populated = self.populated.max(touched);
-            return;
-        }
         let page = self.os.page_size();
-        let from = align_up(self.fresh.max(self.populated), page);
-        let ahead = (self.counters.system_bytes / 32).min(POPULATE_MOST);
-        let to = align_up(touched + ahead, page).min(align_down(self.top + self.top_size, page));
-        if from < to {
-            // SAFETY: the range lies in top, committed and ours.
-            let done = unsafe { self.os.populate(from, to - from) };
-            // Refused (an old kernel, or no memory): do not ask again.
-            self.populated = if done.is_ok() { to } else { usize::MAX };
+        let end = align_up(addr + size, page);
+        self.os
+            .note(align_down(fence_at, page), end, PageState::Live);
+        if room >= MIN_CHUNK {
+            let chunk = self.chunk(addr);
+            chunk.set_low(self.low(room).with_prev_in_use(prev_in_use));
+            self.merge(chunk, room, 0);
         }
     }
 
-    /// The pages from `from` on are gone.
-    fn forget_populated(&mut self, from: usize) {
-        if self.populated != usize::MAX {
-            self.populated = self.populated.min(from);
+    /// Top is about to be handed out up to `to`: makes the pages for it resident, and a few more,
+    /// for in a growing heap they are next, and one call costs less than a fault for each. A
+    /// share of the heap, so that it hardly shows in its size; nothing for large chunks, which
+    /// their users may never touch.
+    pub(super) fn populate_ahead(&mut self, to: usize, size: usize) {
+        let end = self.top + self.top_size;
+        let (first, last) = self.taken(self.top, end, to);
+        if first >= last
+            || size > POPULATE_SIZE
+            || !self.can_populate
+            || self.counters.system_bytes < POPULATE_FROM
+        {
+            return;
+        }
+        let ahead = (self.counters.system_bytes / 32).min(POPULATE_MOST);
+        let limit = self
+            .interior(to + ahead, usize::MAX)
+            .0
+            .min(self.interior(to, end).1);
+        // What is populated already ends before the page that is needed last, or lies beyond.
+        let (mut state, mut run_end) = self.os.run(first, limit);
+        let mut from = first;
+        if state == PageState::Populated && run_end < last {
+            from = run_end;
+            (state, run_end) = self.os.run(from, limit);
+        }
+        if state.is_zero() && state != PageState::Populated {
+            // SAFETY: the range lies in top, committed and ours.
+            let done = unsafe { self.os.populate(from, run_end - from) };
+            // Refused (an old kernel, or no memory): do not ask again.
+            self.can_populate = done.is_ok();
         }
     }
 
@@ -385,8 +392,6 @@ impl<O: Os + 'static> Heap<O> {
                 }
                 *ours = from;
                 self.top_size -= len;
-                self.fresh = self.fresh.min(from);
-                self.forget_populated(from);
                 self.counters.system_bytes -= len;
                 self.counters.break_bytes -= len;
                 if let Some(last) = self.segments.as_mut_slice(&self.os).last_mut() {
@@ -394,19 +399,10 @@ impl<O: Os + 'static> Heap<O> {
                 }
             }
             _ => {
-                let dirty_end = align_up(self.fresh, self.os.page_size())
-                    .min(align_down(end, self.os.page_size()));
-                if from >= dirty_end {
-                    return false;
-                }
-                // SAFETY: the range lies in top, behind its head: nobody needs its contents.
-                if unsafe { self.os.discard(from, dirty_end - from) }.is_err() {
-                    return false;
-                }
-                self.fresh = from;
-                self.forget_populated(from);
-                self.counters.returned_bytes += (dirty_end - from) as u64;
-                return true;
+                let (first, last) = self.interior(self.top, end);
+                let given = self.discard_dirty(from.max(first), last);
+                self.counters.returned_bytes += given as u64;
+                return given != 0;
             }
         }
         self.counters.returned_bytes += len as u64;

@@ -3,7 +3,7 @@
 use super::{Heap, Segment};
 use crate::bins::UNSORTED;
 use crate::chunk::{Chunk, Keys, Low, Stack, State};
-use crate::os::{Os, Region};
+use crate::os::{Os, PageState, Region};
 use crate::report::{Misuse, abort};
 use crate::size::{FAST_BINS, MAX_CHUNK, MIN_CHUNK, Native};
 
@@ -46,7 +46,7 @@ pub struct Batch {
     stack: Stack,
     count: usize,
     want: usize,
-    zero_from: usize,
+    zero: (usize, usize),
 }
 
 impl Batch {
@@ -57,7 +57,7 @@ impl Batch {
             stack: Stack::EMPTY,
             count: 0,
             want,
-            zero_from: usize::MAX,
+            zero: (0, 0),
         }
     }
 
@@ -73,11 +73,11 @@ impl Batch {
         self.count
     }
 
-    /// The memory of these chunks from this address on is zero but for the first three words
+    /// Memory of these chunks between these addresses is zero but for the first three words
     /// of each payload, which a stacked chunk uses.
     #[must_use]
-    pub const fn zero_from(&self) -> usize {
-        self.zero_from
+    pub const fn zero(&self) -> (usize, usize) {
+        self.zero
     }
 
     const fn missing(&self) -> usize {
@@ -212,6 +212,7 @@ impl<O: Os + 'static> Heap<O> {
             if found == size {
                 let after = self.after(chunk, size);
                 after.set_low(after.low().with_prev_in_use(true));
+                self.hand_out(chunk.addr(), after.addr(), after.addr(), batch);
                 batch.push(chunk, chunk.low());
                 self.served(Rung::Unsorted, 1);
                 if batch.is_full() {
@@ -277,22 +278,38 @@ impl<O: Os + 'static> Heap<O> {
             rest += size;
         }
         let prev_in_use = block.low().prev_in_use();
+        let (start, end) = (block.addr(), block.addr() + total);
+        self.hand_out(start, end, end - rest, batch);
         if rest == 0 {
             let after = self.after(block, total);
             after.set_low(after.low().with_prev_in_use(true));
         } else {
-            let remainder = self.chunk(block.addr() + pieces * size);
+            let remainder = self.chunk(end - rest);
             remainder.set_low(self.low(rest));
             self.after(remainder, rest).set_prev_size(rest);
-            // Where in the block the resident pages lie is not known: the rest has its share.
-            self.regret.reused += (pieces * size).min(total - dirt);
-            self.enter_unsorted(remainder, rest, stamp, dirt.min(rest));
+            let left = if dirt == total {
+                rest
+            } else {
+                self.dirt_in(end - rest, end)
+            };
+            self.regret.reused += (total - dirt).saturating_sub(rest - left);
+            self.enter_unsorted(remainder, rest, stamp, left);
             if Native::is_small(size) {
                 self.last_remainder = remainder.addr();
             }
         }
         self.cut(block.addr(), size, pieces, prev_in_use, batch);
         self.served(rung, pieces);
+    }
+
+    /// Notes that the free block `start..end` is handed out up to `to`, and what of that is zero.
+    fn hand_out(&mut self, start: usize, end: usize, to: usize, batch: &mut Batch) {
+        let (first, last) = self.taken(start, end, to);
+        if first < last {
+            self.verify_free(first, last);
+            batch.zero = self.os.zero_run(first, last);
+            self.os.note(first, last, PageState::Live);
+        }
     }
 
     /// Writes the heads of `pieces` chunks in a row and stacks them, the lowest on top.
@@ -326,14 +343,11 @@ impl<O: Os + 'static> Heap<O> {
             .missing()
             .min((self.top_size - MIN_CHUNK).checked_div(size).unwrap_or(0));
         let start = self.top;
+        let end = start + self.top_size;
         let prev_in_use = top.low().prev_in_use();
+        self.populate_ahead(start + pieces * size, size);
+        self.hand_out(start, end, start + pieces * size, batch);
         self.set_top(start + pieces * size, self.top_size - pieces * size, true);
-        batch.zero_from = self.fresh.max(start);
-        let touched = self.top + crate::size::HEADER;
-        if touched > self.fresh {
-            self.populate_ahead(touched, size);
-            self.fresh = touched;
-        }
         self.top_low = self.top_low.min(self.top_size);
         self.cut(start, size, pieces, prev_in_use, batch);
         self.served(rung, pieces);

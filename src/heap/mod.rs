@@ -17,11 +17,14 @@
 //! - **I7** The bin map has a bit set exactly for the sorted bins that hold a chunk.
 //! - **I8** A fast bin holds chunks of its size in state `Fast`; their sum is `fast_bytes`.
 //! - **I9** Top is as large as the heap's own word says and its head is genuine.
-//! - **I10** Memory of top from `fresh` on was never written since the kernel zeroed it.
+//! - **I10** The states of pages agree: whole pages of a free chunk are `Cached` or `Released`,
+//!   those of top `Fresh` or `Populated` besides, all others of a segment `Live`; what reads as
+//!   zero is zero. (Where the record had no memory: `Unknown`.)
 //! - **I11** The counters agree with a walk: bytes used, bytes of free chunks, dirty bytes, bytes
 //!   from the system.
 //! - **I12** Every segment lies in the map of extents under the heap's own number.
 
+mod account;
 mod check;
 mod forge;
 mod free;
@@ -69,10 +72,8 @@ pub struct Heap<O: Os + 'static> {
     bins: Bins,
     top: usize,
     top_size: usize,
-    /// Top's memory from here on is zero.
-    fresh: usize,
-    /// Top's pages up to here were made resident; `usize::MAX` where the kernel cannot.
-    populated: usize,
+    /// Whether the kernel can make pages resident ahead of need, as far as is known.
+    can_populate: bool,
     /// The smallest size that top had since the last tick.
     top_low: usize,
     /// The remainder of the last split for a small request.
@@ -138,8 +139,7 @@ impl<O: Os + 'static> Heap<O> {
             bins: Bins::new(),
             top: 0,
             top_size: 0,
-            fresh: 0,
-            populated: 0,
+            can_populate: true,
             top_low: 0,
             last_remainder: 0,
             growth,

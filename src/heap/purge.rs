@@ -17,7 +17,7 @@ use super::Heap;
 use crate::bins::{BINS, FIRST_LARGE, UNSORTED, bin_index};
 use crate::chunk::{Chunk, Through};
 use crate::config::Key;
-use crate::os::Os;
+use crate::os::{Os, PageState};
 use crate::size::{MIN_CHUNK, align_down, align_up};
 
 /// The shortest tick, in freed bytes.
@@ -26,8 +26,6 @@ const MIN_TICK: usize = 2 << 20;
 /// small next to the machine is not worth a page fault.
 const MIN_DIRT: usize = 8 << 20;
 const MAX_DIRT: usize = 32 << 20;
-/// A free chunk's fields at its beginning, which stay when its pages go.
-const KEPT_HEAD: usize = 64;
 /// The share of the bytes in use that may stay dirty is `1/8 << reluctance`.
 const MAX_RELUCTANCE: u32 = 4;
 /// Ticks without regret after which the reluctance falls.
@@ -79,11 +77,16 @@ impl<O: Os + 'static> Heap<O> {
     /// Gives back what top did not need since the last tick, as far as it is dirty and top and
     /// bins together hold more than `keep` dirty bytes.
     fn trim_idle_top(&mut self, keep: usize) {
+        if self.top == 0 {
+            return;
+        }
         let end = self.top + self.top_size;
-        let dirty = self.fresh.saturating_sub(self.top);
+        let (first, last) = self.interior(self.top, end);
+        let dirty = self.os.count(first, last, PageState::is_discardable);
+        let unneeded = align_up(end - self.top_low.min(self.top_size), self.os.page_size());
         let idle = self
-            .fresh
-            .saturating_sub(end - self.top_low.min(self.top_size));
+            .os
+            .count(unneeded.max(first), last, PageState::is_discardable);
         let held = self.counters.dirty_bytes + dirty;
         // Well above what may be kept, or it would be given back in driblets.
         let excess = if held > keep + keep / 4 {
@@ -94,7 +97,8 @@ impl<O: Os + 'static> Heap<O> {
         let give = excess.min(idle);
         if give >= MIN_TRIM {
             let before = self.counters.returned_bytes;
-            self.trim_top(self.fresh - give - self.top);
+            let from = self.skip_dirty(first, last, dirty - align_down(give, self.os.page_size()));
+            self.trim_top(from.saturating_sub(self.top + MIN_CHUNK));
             self.regret.trimmed += (self.counters.returned_bytes - before) as usize;
         }
     }
@@ -146,37 +150,27 @@ impl<O: Os + 'static> Heap<O> {
                 }
                 next = crate::chunk::next(Through::Bin, chunk);
                 if chunk.size() >= page {
-                    self.purge_chunk(chunk, page, aged);
+                    self.purge_chunk(chunk, aged);
                 }
             }
         }
     }
 
-    fn purge_chunk(&mut self, chunk: Chunk<'static, O::Region>, page: usize, aged: bool) {
+    fn purge_chunk(&mut self, chunk: Chunk<'static, O::Region>, aged: bool) {
         let size = chunk.size();
         let (stamp, dirt) = chunk.dirt();
         if aged && stamp == self.epoch {
             return;
         }
-        let from = align_up(chunk.addr() + KEPT_HEAD, page);
-        // The boundary tag lies in the next chunk's first word, beyond `size`.
-        let to = align_down(chunk.addr() + size, page);
-        if from >= to {
+        let (from, to) = self.interior(chunk.addr(), chunk.addr() + size);
+        if from >= to || dirt <= size - (to - from) {
             return;
         }
-        let edges = size - (to - from);
-        if dirt <= edges {
-            return;
-        }
-        // SAFETY: the range lies inside a free chunk of ours, behind its fields; free memory
-        // has no contents that anybody needs.
-        #[allow(unsafe_code)]
-        let done = unsafe { self.os.discard(from, to - from) };
-        if done.is_ok() {
-            chunk.set_dirt(stamp, edges);
-            self.counters.dirty_bytes -= dirt - edges;
-            self.counters.returned_bytes += (dirt - edges) as u64;
-        }
+        let given = self.discard_dirty(from, to);
+        let left = self.dirt_in(chunk.addr(), chunk.addr() + size).min(dirt);
+        chunk.set_dirt(stamp, left);
+        self.counters.dirty_bytes -= dirt - left;
+        self.counters.returned_bytes += given as u64;
     }
 
     /// Gives back the pages of top beyond the first `pad` bytes.
@@ -186,6 +180,11 @@ impl<O: Os + 'static> Heap<O> {
         let end = self.top + self.top_size;
         if self.top == 0 || from >= end {
             return;
+        }
+        // Whoever forged top's size would have us give back what is in use.
+        let (first, last) = self.interior(self.top, end);
+        if first < last {
+            self.verify_free(first, last);
         }
         if self.shrink(from, end) {
             self.top_low = self.top_low.min(self.top_size);

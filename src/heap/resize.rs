@@ -40,8 +40,8 @@ impl<O: Os + 'static> Heap<O> {
                 });
             }
             top.mark(top.low(), State::Retired);
+            self.note_used(self.top, self.top + self.top_size, self.top + more);
             self.set_top(self.top + more, self.top_size - more, true);
-            self.fresh = self.fresh.max(self.top + HEADER);
             self.top_low = self.top_low.min(self.top_size);
             self.took(more);
             self.restate(chunk, size);
@@ -53,12 +53,16 @@ impl<O: Os + 'static> Heap<O> {
         let total = old + self.leave_bin(after);
         after.mark(after.low(), State::Retired);
         let rest = total - size;
+        let end = chunk.addr() + total;
+        let kept = if rest >= MIN_CHUNK { rest } else { 0 };
+        self.note_used(after.addr(), end, end - kept);
         if rest >= MIN_CHUNK {
             self.restate(chunk, size);
             let remainder = self.chunk(chunk.addr() + size);
             remainder.set_low(self.low(rest));
             self.after(remainder, rest).set_prev_size(rest);
-            self.enter_unsorted(remainder, rest, self.epoch, rest);
+            let dirt = self.dirt_in(end - rest, end);
+            self.enter_unsorted(remainder, rest, self.epoch, dirt);
             self.took(more);
         } else {
             self.restate(chunk, total);

@@ -123,9 +123,10 @@ impl<O: Os + 'static> Heap<O> {
         }
     }
 
-    /// Address and size of top, and where its zero memory begins.
+    /// Address and size of top, and where its zero memory begins, as the account of pages has it.
     #[must_use]
-    pub const fn top(&self) -> (usize, usize, usize) {
-        (self.top, self.top_size, self.fresh)
+    pub fn top(&self) -> (usize, usize, usize) {
+        let (first, last) = self.interior(self.top, self.top + self.top_size);
+        (self.top, self.top_size, self.os.zero_run(first, last).0)
     }
 }

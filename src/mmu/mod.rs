@@ -21,3 +21,4 @@ pub mod effects;
 pub mod entry;
 pub mod fault;
 pub mod geometry;
+pub mod states;

@@ -1,7 +1,7 @@
 //! A kernel whose n-th call fails.
 #![allow(unsafe_code)] // Passes unsafe calls on.
 
-use super::{Os, OsError, Prot};
+use super::{Os, OsError, PageState, Prot};
 use crate::sync::overlay::{AtomicU64, Ordering};
 
 /// Passes every call on to another [`Os`], except those that it was told to refuse.
@@ -109,5 +109,11 @@ unsafe impl<O: Os> Os for Flaky<O> {
         self.admit()?;
         // SAFETY: the caller's promise is passed on.
         unsafe { self.inner.populate(addr, len) }
+    }
+    fn note(&self, from: usize, to: usize, state: PageState) {
+        self.inner.note(from, to, state);
+    }
+    fn run(&self, from: usize, to: usize) -> (PageState, usize) {
+        self.inner.run(from, to)
     }
 }

@@ -20,12 +20,16 @@ mod call;
 mod extents;
 mod flaky;
 mod kernel;
+mod ledger;
+mod nodes;
 mod pages;
 mod process;
 
+pub use crate::mmu::states::PageState;
 pub use extents::{Extents, GRANULE, OWNERS};
 pub use flaky::Flaky;
 pub use kernel::{CALLS, Kernel};
+pub use ledger::Ledger;
 pub use pages::PageVec;
 pub use process::{
     ForkPage, available_cpus, environment, is_secure, no_huge_pages, page_size, random_words,
@@ -176,6 +180,52 @@ pub unsafe trait Os {
         let _ = (addr, len);
         Err(OsError(libc::ENOSYS))
     }
+
+    /// Records what became of the whole pages of `from..to`, which the caller owns. Nothing
+    /// happens where no account is kept.
+    fn note(&self, from: usize, to: usize, state: PageState) {
+        let _ = (from, to, state);
+    }
+
+    /// The state of the page at `from`, and up to where (`to` at the most) all pages are in it.
+    /// `Unknown` where no account is kept.
+    fn run(&self, from: usize, to: usize) -> (PageState, usize) {
+        let _ = from;
+        (PageState::Unknown, to)
+    }
+
+    /// The first run of pages in `from..to` that read as zero; empty if there is none.
+    fn zero_run(&self, from: usize, to: usize) -> (usize, usize) {
+        let mut start = to;
+        let mut at = from;
+        while at < to {
+            let (state, end) = self.run(at, to);
+            if state.is_zero() {
+                start = start.min(at);
+            } else if start != to {
+                return (start, at);
+            }
+            at = end;
+        }
+        (start, to)
+    }
+
+    /// How many bytes of `from..to` (page boundaries) lie in pages whose state is one that
+    /// `counted` accepts.
+    fn count(&self, from: usize, to: usize, counted: impl Fn(PageState) -> bool) -> usize
+    where
+        Self: Sized,
+    {
+        let (mut at, mut bytes) = (from, 0);
+        while at < to {
+            let (state, end) = self.run(at, to);
+            if counted(state) {
+                bytes += end - at;
+            }
+            at = end;
+        }
+        bytes
+    }
 }
 
 // SAFETY: every call is passed on unchanged.
@@ -218,5 +268,11 @@ unsafe impl<O: Os> Os for &O {
     unsafe fn populate(&self, addr: usize, len: usize) -> Result<(), OsError> {
         // SAFETY: the caller's promise is passed on.
         unsafe { (**self).populate(addr, len) }
+    }
+    fn note(&self, from: usize, to: usize, state: PageState) {
+        (**self).note(from, to, state);
+    }
+    fn run(&self, from: usize, to: usize) -> (PageState, usize) {
+        (**self).run(from, to)
     }
 }

@@ -1,7 +1,7 @@
 //! A growable array in pages of its own, for the allocator's metadata.
 #![allow(unsafe_code)] // Raw memory.
 
-use super::{Os, OsError, Prot, Region};
+use super::{Os, OsError, PageState, Prot, Region};
 
 /// A vector of plain values. The first `INLINE` need no page; beyond that it lives in pages
 /// mapped from the [`Os`], away from every chunk.
@@ -55,6 +55,7 @@ impl<T: Copy, const INLINE: usize> PageVec<T, INLINE> {
         }
         let bytes = crate::size::align_up(self.capacity * 2 * size_of::<T>(), os.page_size());
         let fresh = os.map(0, bytes, Prot::ReadWrite)?;
+        os.note(fresh, fresh + bytes, PageState::Meta);
         let to = os.region().at(fresh).cast::<T>();
         let from = self.as_slice(os).as_ptr();
         // SAFETY: the new mapping holds more than `len` values and cannot overlap the old one.

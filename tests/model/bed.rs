@@ -2,7 +2,7 @@
 
 use fencepost::chunk::{Chunk, State};
 use fencepost::heap::{Batch, Growth, Heap};
-use fencepost::os::{Block, Flaky, Region};
+use fencepost::os::{Block, Flaky, Ledger, Os, PageState, Region};
 use fencepost::size::{HEADER, Native};
 
 use super::{Ground, Host, Plan};
@@ -14,16 +14,17 @@ pub type Piece = Chunk<'static, Block>;
 #[derive(Debug)]
 pub struct Bed {
     /// The heap. It goes before the ground does.
-    pub heap: Heap<&'static Flaky<Host>>,
+    pub heap: Heap<&'static Ledger<Flaky<Host>>>,
     /// What it stands on.
-    pub ground: Ground<Flaky<Host>>,
+    pub ground: Ground<Ledger<Flaky<Host>>>,
 }
 
 impl Bed {
     /// A heap without memory.
     pub fn new() -> Bed {
         // SAFETY: the heap is dropped before the ground; tests keep no reference.
-        let ground = unsafe { Ground::new(Flaky::new(Host::new(Plan::SMALL)), 3) };
+        let ground = unsafe { Ground::new(Ledger::new(Flaky::new(Host::new(Plan::SMALL))), 3) };
+        ground.open_account();
         let growth = Growth::Break { end: 0 };
         Bed {
             heap: ground.heap(0, growth),
@@ -86,5 +87,17 @@ impl Bed {
     pub fn link(&self, chunk: Piece, offset: usize, to: usize) {
         let at = chunk.addr() + offset;
         self.write(at, self.ground.keys().secret.mask(at, to as u64));
+    }
+
+    /// The machine below, to disturb it.
+    pub fn host(&self) -> &'static Host {
+        self.ground.os().inner().inner()
+    }
+
+    /// Falsifies the state of the page at an address.
+    pub fn note(&self, addr: usize, state: PageState) {
+        let page = self.ground.os().page_size();
+        let start = addr / page * page;
+        self.ground.os().note(start, start + page, state);
     }
 }

@@ -5,7 +5,7 @@ use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use fencepost::chunk::{Keys, Secret};
 use fencepost::config::Settings;
 use fencepost::heap::{Growth, Heap};
-use fencepost::os::{Extents, Kernel, Os};
+use fencepost::os::{Extents, Flaky, Kernel, Ledger, Os, PageState, Prot};
 
 use super::Host;
 
@@ -113,6 +113,20 @@ impl<O: Os + 'static> Ground<O> {
     /// A heap on this ground.
     pub fn heap(&self, owner: usize, growth: Growth) -> Heap<&'static O> {
         Heap::new(self.os(), self.keys(), self.settings(), owner, growth)
+    }
+}
+
+impl<O: Os + 'static> Ground<Ledger<Flaky<O>>> {
+    /// Lets the account map its first nodes, where the calls of a heap are to be counted.
+    pub fn open_account(&self) {
+        let os = self.os();
+        let mapped = os.map(0, os.page_size(), Prot::ReadWrite).expect("room");
+        // SAFETY: mapped just now.
+        unsafe { os.unmap(mapped, os.page_size()) }.expect("one whole mapping");
+        let end = os.program_break();
+        os.note(end, end + os.page_size(), PageState::Live);
+        os.note(end, end + os.page_size(), PageState::None);
+        os.inner().refuse(u64::MAX, u64::MAX);
     }
 }
 

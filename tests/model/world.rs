@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use fencepost::chunk::{Chunk, Stack, State};
 use fencepost::config::Key;
 use fencepost::heap::{Batch, Growth, Heap, Reserved};
-use fencepost::os::{Flaky, GRANULE, Os, Region};
+use fencepost::os::{Flaky, GRANULE, Ledger, Os, Region};
 use fencepost::size::{ALIGN, HEADER, MIN_CHUNK, Native};
 
 use super::host::all;
@@ -29,7 +29,7 @@ struct Live {
 #[derive(Debug)]
 pub struct World<O: Machine + 'static> {
     /// The heap. It goes before the ground does.
-    pub heap: Heap<&'static Flaky<O>>,
+    pub heap: Heap<&'static Ledger<Flaky<O>>>,
     live: Vec<Live>,
     /// Start and end of every live block.
     spans: BTreeMap<usize, usize>,
@@ -38,7 +38,7 @@ pub struct World<O: Machine + 'static> {
     /// Refusals that were known when the current operation began.
     refused: u64,
     region: Option<(usize, usize)>,
-    ground: Ground<Flaky<O>>,
+    ground: Ground<Ledger<Flaky<O>>>,
 }
 
 impl World<Host> {
@@ -62,7 +62,7 @@ impl<O: Machine + Debug + 'static> World<O> {
     /// A heap without memory over a kernel.
     pub fn new(machine: O, source: Source) -> World<O> {
         // SAFETY: the heap is the first field and the references stay in this world.
-        let ground = unsafe { Ground::new(Flaky::new(machine), 7) };
+        let ground = unsafe { Ground::new(Ledger::new(Flaky::new(machine)), 7) };
         let os = ground.os();
         let mut region = None;
         let growth = match source {
@@ -95,7 +95,7 @@ impl<O: Machine + Debug + 'static> World<O> {
 
     /// The kernel, to count and refuse its calls.
     pub fn os(&self) -> &'static Flaky<O> {
-        self.ground.os()
+        self.ground.os().inner()
     }
 
     /// For a test of the shadow: overwrites a word of a live block.
@@ -178,13 +178,13 @@ impl<O: Machine + Debug + 'static> World<O> {
             return false;
         }
         assert!((1..=count).contains(&batch.count()));
-        let zero_from = batch.zero_from();
+        let zero = batch.zero();
         let mut left = batch.count();
         while let Some(chunk) = batch.pop(self.ground.keys()) {
             left -= 1;
             assert_eq!(chunk.size(), size, "a batch holds chunks of one size");
             chunk.mark(chunk.low(), State::Used);
-            self.check_zero(chunk, zero_from);
+            self.check_zero(chunk, zero);
             self.adopt(chunk, n, ALIGN);
         }
         assert_eq!(left, 0, "the batch counted wrongly");
@@ -192,10 +192,10 @@ impl<O: Machine + Debug + 'static> World<O> {
     }
 
     /// What is said to be zero is.
-    fn check_zero(&self, chunk: Chunk<'static, O::Region>, zero_from: usize) {
+    fn check_zero(&self, chunk: Chunk<'static, O::Region>, zero: (usize, usize)) {
         let payload = chunk.payload();
-        let end = payload + Native::usable(chunk.size());
-        let from = zero_from.max(payload + 24);
+        let end = zero.1.min(payload + Native::usable(chunk.size()));
+        let from = zero.0.max(payload + 24);
         if from < end {
             // Of a large block Miri looks at the beginning only.
             let len = if cfg!(miri) {
@@ -409,7 +409,7 @@ impl<O: Machine + Debug + 'static> World<O> {
 impl<O: Machine + 'static> Drop for World<O> {
     fn drop(&mut self) {
         let os = self.ground.os();
-        os.refuse(u64::MAX, u64::MAX);
+        os.inner().refuse(u64::MAX, u64::MAX);
         let within = |addr: usize| {
             self.region
                 .is_some_and(|(start, len)| (start..start + len).contains(&addr))

@@ -1,0 +1,118 @@
+//! What the heap notes of whole pages, and what it reads from there.
+//!
+//! A page that lies wholly inside a free chunk, behind the chunk's own words, is `Cached` when
+//! the memory came home, `Released` once it was discarded; pages of top are `Fresh` or
+//! `Populated` besides, until they are handed out. Every other page of a segment is `Live`.
+
+use super::Heap;
+use crate::os::{Os, PageState};
+use crate::report::{Misuse, abort};
+use crate::size::{align_down, align_up};
+
+/// A free chunk's fields at its beginning, which stay when its pages go.
+const KEPT_HEAD: usize = 64;
+
+impl<O: Os + 'static> Heap<O> {
+    /// The whole pages of the free block `from..to` that hold nothing of ours.
+    #[inline]
+    pub(super) fn interior(&self, from: usize, to: usize) -> (usize, usize) {
+        let page = self.os.page_size();
+        // The boundary tag lies in the next chunk's first word, beyond the block.
+        (align_up(from + KEPT_HEAD, page), align_down(to, page))
+    }
+
+    /// The bytes `from..to` came home and are part of the free block `start..end` now.
+    #[inline]
+    pub(super) fn note_freed(&mut self, start: usize, end: usize, from: usize, to: usize) {
+        let page = self.os.page_size();
+        let (first, last) = self.interior(start, end);
+        let first = first.max(align_down(from, page));
+        let last = last.min(align_up(to + KEPT_HEAD, page));
+        if first < last {
+            self.os.note(first, last, PageState::Cached);
+        }
+    }
+
+    /// The free block `start..end` is about to be handed out up to `to`; what remains of it
+    /// begins there.
+    #[inline]
+    pub(super) fn note_used(&mut self, start: usize, end: usize, to: usize) {
+        let (first, last) = self.taken(start, end, to);
+        if first < last {
+            self.verify_free(first, last);
+            self.os.note(first, last, PageState::Live);
+        }
+    }
+
+    /// The interior pages of the free block `start..end` that stop being so when it is handed
+    /// out up to `to`.
+    #[inline]
+    pub(super) fn taken(&self, start: usize, end: usize, to: usize) -> (usize, usize) {
+        let (first, last) = self.interior(start, end);
+        if to == end {
+            (first, last)
+        } else {
+            (first, self.interior(to, end).0.min(last))
+        }
+    }
+
+    /// Whether the pages of `from..to`, about to be handed out, are free in the account too;
+    /// aborts if not: then some size or list was forged.
+    pub(super) fn verify_free(&self, from: usize, to: usize) {
+        let mut at = from;
+        while at < to {
+            let (state, end) = self.os.run(at, to);
+            if !state.is_free() {
+                abort(Misuse::WrongPage { address: at });
+            }
+            at = end;
+        }
+    }
+
+    /// Bytes of the free block `start..end` that are dirty: what lies outside its whole pages,
+    /// and those of these that hold old contents.
+    pub(super) fn dirt_in(&self, start: usize, end: usize) -> usize {
+        let (first, last) = self.interior(start, end);
+        if first >= last {
+            return end - start;
+        }
+        let zero = self.os.count(first, last, PageState::is_zero);
+        end - start - zero
+    }
+
+    /// Gives back the dirty pages among `from..to`, whole pages of free memory. Returns how many
+    /// bytes that were.
+    pub(super) fn discard_dirty(&mut self, from: usize, to: usize) -> usize {
+        let (mut at, mut done) = (from, 0);
+        while at < to {
+            let (state, end) = self.os.run(at, to);
+            if state.is_discardable() {
+                // SAFETY: the range lies inside free memory of ours, behind its fields; nobody
+                // needs its contents.
+                #[allow(unsafe_code)]
+                if unsafe { self.os.discard(at, end - at) }.is_err() {
+                    break;
+                }
+                done += end - at;
+            }
+            at = end;
+        }
+        done
+    }
+
+    /// The address in `from..to` up to which `bytes` of the pages are dirty.
+    pub(super) fn skip_dirty(&self, from: usize, to: usize, bytes: usize) -> usize {
+        let (mut at, mut left) = (from, bytes);
+        while at < to {
+            let (state, end) = self.os.run(at, to);
+            if state.is_discardable() {
+                if end - at >= left {
+                    return at + left;
+                }
+                left -= end - at;
+            }
+            at = end;
+        }
+        to
+    }
+}

@@ -1,0 +1,371 @@
+//! What is known of every page: a radix tree over the page number with one small state a page.
+//!
+//! Three levels of 13, 11 and 12 bits cover 48-bit addresses. The root stands by itself, the
+//! nodes below are 8 KiB each and come from outside ([`Nodes`]). As long as all pages below an
+//! entry are in one state the entry says so itself and needs no node (the idea of Memcheck's
+//! distinguished secondary maps: Nethercote and Seward 2007).
+//!
+//! Readers and writers take no lock. Each page belongs to one writer at a time, as memory does;
+//! two writers may meet in a node, never in a page. Everything is published by single words, so
+//! that whatever a fork copies is a valid tree.
+
+use crate::sync::overlay::{AtomicU16, AtomicU32, Ordering};
+
+const LEAF_BITS: u32 = 12;
+const MID_BITS: u32 = 11;
+const ROOT_BITS: u32 = 13;
+/// Pages that a leaf tells apart: 16 MiB.
+pub const LEAF: usize = 1 << LEAF_BITS;
+/// Leaves below a node of the middle level: 32 GiB.
+pub const MID: usize = 1 << MID_BITS;
+const ROOT: usize = 1 << ROOT_BITS;
+/// Bytes of a node.
+pub const NODE_BYTES: usize = LEAF * size_of::<u16>();
+const _: () = assert!(NODE_BYTES == MID * size_of::<u32>());
+
+/// What an allocator knows of a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum PageState {
+    /// Not ours.
+    None = 0,
+    /// Ours, without access and without memory.
+    Reserved = 1,
+    /// From the kernel, zero, never written.
+    Fresh = 2,
+    /// As `Fresh`, but made resident ahead of need.
+    Populated = 3,
+    /// In use: with users, in caches, or partly a free chunk's own words.
+    Live = 4,
+    /// Free, with old contents.
+    Cached = 5,
+    /// Free and given back: reads as zero.
+    Released = 6,
+    /// Free and given back when the kernel needs it; reads as old contents or zero.
+    LazyFree = 7,
+    /// Any access is a fault.
+    Guard = 8,
+    /// The allocator's own records.
+    Meta = 9,
+    /// Ours, but what became of it could not be recorded.
+    Unknown = 10,
+}
+
+impl PageState {
+    /// Every state.
+    pub const ALL: [PageState; 11] = [
+        PageState::None,
+        PageState::Reserved,
+        PageState::Fresh,
+        PageState::Populated,
+        PageState::Live,
+        PageState::Cached,
+        PageState::Released,
+        PageState::LazyFree,
+        PageState::Guard,
+        PageState::Meta,
+        PageState::Unknown,
+    ];
+
+    /// Whether the page reads as zero.
+    #[must_use]
+    pub const fn is_zero(self) -> bool {
+        matches!(
+            self,
+            PageState::Fresh | PageState::Populated | PageState::Released
+        )
+    }
+
+    /// Whether the page can be part of free memory that is handed out.
+    #[must_use]
+    pub const fn is_free(self) -> bool {
+        self.is_zero()
+            || matches!(
+                self,
+                PageState::Cached | PageState::LazyFree | PageState::Unknown
+            )
+    }
+
+    /// Whether the page may hold memory that discarding it would give back.
+    #[must_use]
+    pub const fn is_discardable(self) -> bool {
+        matches!(
+            self,
+            PageState::Cached | PageState::LazyFree | PageState::Populated | PageState::Unknown
+        )
+    }
+
+    /// Whether the page can be read and written.
+    #[must_use]
+    pub const fn is_accessible(self) -> bool {
+        !matches!(
+            self,
+            PageState::None | PageState::Reserved | PageState::Guard
+        )
+    }
+
+    const fn from_bits(bits: u32) -> PageState {
+        match bits {
+            0 => PageState::None,
+            1 => PageState::Reserved,
+            2 => PageState::Fresh,
+            3 => PageState::Populated,
+            4 => PageState::Live,
+            5 => PageState::Cached,
+            6 => PageState::Released,
+            7 => PageState::LazyFree,
+            8 => PageState::Guard,
+            9 => PageState::Meta,
+            _ => PageState::Unknown,
+        }
+    }
+}
+
+/// Where the nodes of a tree lie.
+pub trait Nodes {
+    /// A node of the middle level.
+    fn mid(&self, node: u32) -> Option<&[AtomicU32; MID]>;
+    /// A leaf.
+    fn leaf(&self, node: u32) -> Option<&[AtomicU16; LEAF]>;
+    /// A new node, all zero. `None` without memory.
+    fn add(&self) -> Option<u32>;
+}
+
+/// An entry above the leaves: a node's number, or the one state of everything below.
+#[derive(Clone, Copy)]
+enum Entry {
+    Node(u32),
+    All(PageState),
+}
+
+impl Entry {
+    const fn decode(bits: u32) -> Entry {
+        if bits & 1 != 0 {
+            Entry::Node(bits >> 1)
+        } else {
+            Entry::All(PageState::from_bits(bits >> 1))
+        }
+    }
+
+    const fn encode(self) -> u32 {
+        match self {
+            Entry::Node(node) => node << 1 | 1,
+            Entry::All(state) => (state as u32) << 1,
+        }
+    }
+}
+
+/// The tree.
+#[derive(Debug)]
+pub struct PageStates {
+    root: [AtomicU32; ROOT],
+}
+
+impl PageStates {
+    /// Every page is [`PageState::None`].
+    #[must_use]
+    #[allow(clippy::large_stack_frames, clippy::new_without_default)] // Only for statics.
+    pub const fn new() -> PageStates {
+        PageStates {
+            root: [const { AtomicU32::new(0) }; ROOT],
+        }
+    }
+
+    /// The state of page number `page`.
+    #[inline]
+    #[must_use]
+    pub fn get(&self, nodes: &impl Nodes, page: usize) -> PageState {
+        self.find(nodes, page).0
+    }
+
+    /// The state of a page, and how many pages from its own border on share the entry that says
+    /// so (1 in a leaf).
+    #[inline]
+    fn find(&self, nodes: &impl Nodes, page: usize) -> (PageState, usize) {
+        let Some(entry) = self.root.get(page >> (LEAF_BITS + MID_BITS)) else {
+            return (PageState::None, LEAF * MID);
+        };
+        let node = match Entry::decode(entry.load(Ordering::Acquire)) {
+            Entry::All(state) => return (state, LEAF * MID),
+            Entry::Node(node) => node,
+        };
+        let Some(mid) = nodes.mid(node) else {
+            return (PageState::Unknown, LEAF * MID);
+        };
+        let node = match Entry::decode(mid[page >> LEAF_BITS & (MID - 1)].load(Ordering::Acquire)) {
+            Entry::All(state) => return (state, LEAF),
+            Entry::Node(node) => node,
+        };
+        match nodes.leaf(node) {
+            Some(leaf) => {
+                let bits = leaf[page & (LEAF - 1)].load(Ordering::Relaxed);
+                (PageState::from_bits(u32::from(bits)), 1)
+            }
+            None => (PageState::Unknown, LEAF),
+        }
+    }
+
+    /// The state of page `from`, and where the run of pages in the same state that begins there
+    /// ends, at `to` at the latest.
+    #[must_use]
+    pub fn run(&self, nodes: &impl Nodes, from: usize, to: usize) -> (PageState, usize) {
+        let (state, mut share) = self.find(nodes, from);
+        let mut end = from;
+        loop {
+            end = (end / share + 1) * share;
+            if end >= to {
+                return (state, to);
+            }
+            let (next, next_share) = self.find(nodes, end);
+            if next != state {
+                return (state, end);
+            }
+            share = next_share;
+        }
+    }
+
+    /// Puts the pages `from..to` into one state. Where a node cannot be had, everything that
+    /// the missing node would have told apart becomes [`PageState::Unknown`].
+    #[inline]
+    pub fn set(&self, nodes: &impl Nodes, from: usize, to: usize, state: PageState) {
+        let mut page = from;
+        while page < to {
+            let end = ((page >> LEAF_BITS) + 1) << LEAF_BITS;
+            let end = end.min(to);
+            page = match self.leaf_for(nodes, page, end, to, state) {
+                Target::Leaf(leaf) => {
+                    let first = page & (LEAF - 1);
+                    for half in leaf.iter().skip(first).take(end - page) {
+                        half.store(state as u16, Ordering::Relaxed);
+                    }
+                    end
+                }
+                Target::Done(end) => end,
+            };
+        }
+    }
+
+    /// The leaf of `page`, made if it must be; or how far everything is done already, because an
+    /// entry above could be set as a whole.
+    #[inline]
+    fn leaf_for<'n, N: Nodes>(
+        &self,
+        nodes: &'n N,
+        page: usize,
+        end: usize,
+        to: usize,
+        state: PageState,
+    ) -> Target<'n> {
+        const SPAN: usize = LEAF * MID;
+        let Some(entry) = self.root.get(page / SPAN) else {
+            return Target::Done(to);
+        };
+        let whole = page.is_multiple_of(SPAN) && to - page >= SPAN;
+        let node = match Entry::decode(entry.load(Ordering::Acquire)) {
+            Entry::Node(node) => node,
+            Entry::All(all) if all == state => return Target::Done((page / SPAN + 1) * SPAN),
+            Entry::All(all) => {
+                let made = if whole {
+                    None
+                } else {
+                    split(entry, all, nodes, |node, bits| {
+                        for word in nodes.mid(node)? {
+                            word.store(bits, Ordering::Relaxed);
+                        }
+                        Some(())
+                    })
+                };
+                let Some(node) = made else {
+                    let state = if whole { state } else { PageState::Unknown };
+                    entry.store(Entry::All(state).encode(), Ordering::Release);
+                    return Target::Done((page / SPAN + 1) * SPAN);
+                };
+                node
+            }
+        };
+        let Some(mid) = nodes.mid(node) else {
+            return Target::Done(end);
+        };
+        let entry = &mid[page >> LEAF_BITS & (MID - 1)];
+        let whole = end - page == LEAF;
+        let node = match Entry::decode(entry.load(Ordering::Acquire)) {
+            Entry::Node(node) => node,
+            Entry::All(all) if all == state => return Target::Done(end),
+            Entry::All(all) => {
+                let made = if whole {
+                    None
+                } else {
+                    split(entry, all, nodes, |node, bits| {
+                        for half in nodes.leaf(node)? {
+                            half.store((bits >> 1) as u16, Ordering::Relaxed);
+                        }
+                        Some(())
+                    })
+                };
+                let Some(node) = made else {
+                    let state = if whole { state } else { PageState::Unknown };
+                    entry.store(Entry::All(state).encode(), Ordering::Release);
+                    return Target::Done(end);
+                };
+                node
+            }
+        };
+        nodes.leaf(node).map_or(Target::Done(end), Target::Leaf)
+    }
+
+    /// Visits the runs of equal state in `from..to` that are not [`PageState::None`].
+    pub fn each(
+        &self,
+        nodes: &impl Nodes,
+        from: usize,
+        to: usize,
+        mut visit: impl FnMut(usize, usize, PageState),
+    ) {
+        let mut page = from;
+        while page < to {
+            let (state, end) = self.run(nodes, page, to);
+            if state != PageState::None {
+                visit(page, end, state);
+            }
+            page = end;
+        }
+    }
+}
+
+/// The last page number that a tree tells apart, and one.
+pub const PAGES: usize = {
+    let bits = LEAF_BITS + MID_BITS + ROOT_BITS;
+    if bits < usize::BITS {
+        1 << bits
+    } else {
+        usize::MAX
+    }
+};
+
+enum Target<'n> {
+    Leaf(&'n [AtomicU16; LEAF]),
+    Done(usize),
+}
+
+/// Puts a node in the place of an entry that says `all`. `fill` makes the node say so too, given
+/// the entry's bits. `None` if there is no node to be had.
+#[cold]
+fn split(
+    entry: &AtomicU32,
+    all: PageState,
+    nodes: &impl Nodes,
+    fill: impl Fn(u32, u32) -> Option<()>,
+) -> Option<u32> {
+    let bits = Entry::All(all).encode();
+    let node = nodes.add()?;
+    fill(node, bits)?;
+    let ours = Entry::Node(node).encode();
+    match entry.compare_exchange(bits, ours, Ordering::AcqRel, Ordering::Acquire) {
+        Ok(_) => Some(node),
+        // Somebody else was first: his will do, ours stays unused.
+        Err(theirs) => match Entry::decode(theirs) {
+            Entry::Node(node) => Some(node),
+            Entry::All(_) => None,
+        },
+    }
+}
