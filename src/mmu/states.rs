@@ -175,52 +175,65 @@ impl PageStates {
     #[inline]
     #[must_use]
     pub fn get(&self, nodes: &impl Nodes, page: usize) -> PageState {
-        self.find(nodes, page).0
+        match self.find(nodes, page) {
+            Found::Leaf(leaf) => at(leaf, page),
+            Found::All(state, _) => state,
+        }
     }
 
-    /// The state of a page, and how many pages from its own border on share the entry that says
-    /// so (1 in a leaf).
+    /// The leaf of a page; or the state that an entry above says, and how many pages, a power of
+    /// two, share that entry.
     #[inline]
-    fn find(&self, nodes: &impl Nodes, page: usize) -> (PageState, usize) {
+    fn find<'n>(&self, nodes: &'n impl Nodes, page: usize) -> Found<'n> {
         let Some(entry) = self.root.get(page >> (LEAF_BITS + MID_BITS)) else {
-            return (PageState::None, LEAF * MID);
+            return Found::All(PageState::None, LEAF * MID);
         };
         let node = match Entry::decode(entry.load(Ordering::Acquire)) {
-            Entry::All(state) => return (state, LEAF * MID),
+            Entry::All(state) => return Found::All(state, LEAF * MID),
             Entry::Node(node) => node,
         };
         let Some(mid) = nodes.mid(node) else {
-            return (PageState::Unknown, LEAF * MID);
+            return Found::All(PageState::Unknown, LEAF * MID);
         };
         let node = match Entry::decode(mid[page >> LEAF_BITS & (MID - 1)].load(Ordering::Acquire)) {
-            Entry::All(state) => return (state, LEAF),
+            Entry::All(state) => return Found::All(state, LEAF),
             Entry::Node(node) => node,
         };
         match nodes.leaf(node) {
-            Some(leaf) => {
-                let bits = leaf[page & (LEAF - 1)].load(Ordering::Relaxed);
-                (PageState::from_bits(u32::from(bits)), 1)
-            }
-            None => (PageState::Unknown, LEAF),
+            Some(leaf) => Found::Leaf(leaf),
+            None => Found::All(PageState::Unknown, LEAF),
         }
     }
 
     /// The state of page `from`, and where the run of pages in the same state that begins there
     /// ends, at `to` at the latest.
+    #[inline]
     #[must_use]
     pub fn run(&self, nodes: &impl Nodes, from: usize, to: usize) -> (PageState, usize) {
-        let (state, mut share) = self.find(nodes, from);
+        let mut found = self.find(nodes, from);
+        let state = match found {
+            Found::Leaf(leaf) => at(leaf, from),
+            Found::All(state, _) => state,
+        };
         let mut end = from;
         loop {
-            end = (end / share + 1) * share;
+            match found {
+                Found::Leaf(leaf) => {
+                    let limit = to.min((end | (LEAF - 1)) + 1);
+                    while end < limit && at(leaf, end) == state {
+                        end += 1;
+                    }
+                    if end < limit {
+                        return (state, end);
+                    }
+                }
+                Found::All(all, _) if all != state => return (state, end),
+                Found::All(_, share) => end = (end | (share - 1)) + 1,
+            }
             if end >= to {
                 return (state, to);
             }
-            let (next, next_share) = self.find(nodes, end);
-            if next != state {
-                return (state, end);
-            }
-            share = next_share;
+            found = self.find(nodes, end);
         }
     }
 
@@ -342,6 +355,18 @@ pub const PAGES: usize = {
     }
 };
 
+/// Where a page's state is written.
+enum Found<'n> {
+    Leaf(&'n [AtomicU16; LEAF]),
+    All(PageState, usize),
+}
+
+#[inline]
+fn at(leaf: &[AtomicU16; LEAF], page: usize) -> PageState {
+    PageState::from_bits(u32::from(leaf[page & (LEAF - 1)].load(Ordering::Relaxed)))
+}
+
+/// What is left to do of a range.
 enum Target<'n> {
     Leaf(&'n [AtomicU16; LEAF]),
     Done(usize),
