@@ -3,13 +3,19 @@
 
 use fencepost::mmu::addr::{Access, FrameNumber, Mode, PhysAddr, Rights, VirtAddr};
 use fencepost::mmu::area::Errno;
+use fencepost::mmu::cpu::Mmu;
 use fencepost::mmu::entry::Entry;
 use fencepost::mmu::fault::{Cause, Fault};
-use fencepost::mmu::geometry::{Geometry, Pae, X86L2};
+use fencepost::mmu::geometry::{Geometry, Pae, X86L2, X86L4};
+use fencepost::mmu::lookaside::Lookaside;
+use fencepost::mmu::physical::{FrameRecord, Physical as Memory};
 use fencepost::mmu::segment::memory::{Hole, Place, Resident, SegMemory, Traffic};
+use fencepost::mmu::segment::paging::Paged;
 use fencepost::mmu::segment::{
     Kind, Linear, PageTables, Paging, Physical, Seg, Segment, Selector, Stage, linux,
 };
+use fencepost::mmu::tables::Tables;
+use fencepost::mmu::tlb::{Shape, Tlb};
 
 const MIB: u64 = 1 << 20;
 
@@ -23,80 +29,65 @@ fn cause<T: std::fmt::Debug>(found: Result<T, Fault>) -> (Cause, u64, u64) {
     (fault.cause, fault.addr.raw(), fault.instruction)
 }
 
-/// The paging of the 80386 over a few tables of its own: a frame for every page that was mapped.
-struct TwoLevels {
-    /// Physical memory, an entry at each fourth byte; the root is at 0.
-    memory: Vec<u32>,
+/// Page tables in memory of their own, and an MMU without caches.
+struct Machine<'m, G: Geometry> {
+    memory: Memory<'m>,
+    tables: Tables<G>,
+    mmu: Mmu<'m, G>,
 }
 
-impl TwoLevels {
-    fn new() -> TwoLevels {
-        TwoLevels {
-            memory: vec![0; 1024],
+impl<'m, G: Geometry> Machine<'m, G> {
+    fn new(words: &'m mut [u64], frames: &'m mut [FrameRecord]) -> Machine<'m, G> {
+        let mut memory = Memory::new(words, frames, true);
+        let tables = Tables::new(&mut memory).unwrap();
+        let caches = (
+            Tlb::new(&mut [], Shape::NONE, Shape::NONE),
+            Lookaside::new(&mut []),
+        );
+        let mut mmu = Mmu::new(caches.0, caches.1);
+        mmu.load_cr3(tables.root());
+        Machine {
+            memory,
+            tables,
+            mmu,
         }
     }
 
-    fn map(&mut self, page: u64, frame: u32, flags: u64) {
-        let va = VirtAddr::new(page);
-        let root = X86L2::index(va, 1);
-        if self.memory[root] == 0 {
-            let table = u32::try_from(self.memory.len() / 1024).unwrap();
-            self.memory.extend([0; 1024]);
-            let all = Entry::<X86L2>::USER | Entry::<X86L2>::WRITABLE;
-            let entry = Entry::<X86L2>::present(FrameNumber::new(table), all);
-            self.memory[root] = u32::try_from(entry.bits()).unwrap();
-        }
-        let table = self.memory[root] as usize / 4096 * 1024;
-        let entry = Entry::<X86L2>::present(FrameNumber::new(frame), flags);
-        self.memory[table + X86L2::index(va, 0)] = u32::try_from(entry.bits()).unwrap();
+    fn map(&mut self, page: u64, frame: u32, rights: Rights) {
+        let flags = Entry::<G>::user_flags(rights);
+        let frame = FrameNumber::new(frame);
+        let page = VirtAddr::new(page);
+        self.tables
+            .map(&mut self.memory, page, frame, flags)
+            .unwrap();
     }
-}
 
-impl Paging for TwoLevels {
-    type Geometry = X86L2;
+    /// Stores an entry that is not a page's.
+    fn put(&mut self, page: u64, entry: Entry<G>) {
+        let slot = self
+            .tables
+            .make(&mut self.memory, VirtAddr::new(page), 0)
+            .unwrap();
+        let bytes = entry.bits().to_le_bytes();
+        self.memory.write(slot, &bytes[..G::ENTRY_BYTES]);
+    }
 
-    fn translate(
-        &mut self,
-        linear: VirtAddr,
-        access: Access,
-        mode: Mode,
-    ) -> Result<(PhysAddr, u32), Fault> {
-        let mut table = 0;
-        for level in [1, 0] {
-            let bits = self.memory[table + X86L2::index(linear, level)];
-            let entry = Entry::<X86L2>::from_bits(bits.into());
-            let fault = |cause| Fault {
-                cause,
-                addr: linear,
-                access,
-                mode,
-                present: entry.is_present(),
-                instruction: 0,
-            };
-            if !entry.is_present() {
-                return Err(fault(Cause::NotMapped));
-            }
-            if mode == Mode::User && !entry.has(Entry::<X86L2>::USER) {
-                return Err(fault(Cause::UserSupervisor));
-            }
-            if level == 0 {
-                let address = entry.address().raw() + linear.offset();
-                return Ok((PhysAddr::new(address), 2));
-            }
-            table = usize::try_from(entry.address().raw() / 4).unwrap();
+    fn paged(&mut self) -> Paged<'_, 'm, G> {
+        Paged {
+            mmu: &mut self.mmu,
+            memory: &mut self.memory,
         }
-        unreachable!("level 0 ends the walk")
     }
 }
 
 #[test]
 fn row_020_logical_to_linear_to_physical() {
-    let mut paging = TwoLevels::new();
-    let flags = Entry::<X86L2>::user_flags(Rights::READ_WRITE);
-    paging.map(0xb700_1000, 2, flags);
+    let (mut words, mut frames) = (vec![0; 8 * 512], vec![FrameRecord::EMPTY; 8]);
+    let mut machine = Machine::<X86L2>::new(&mut words, &mut frames);
+    machine.map(0xb700_1000, 2, Rights::READ_WRITE);
     // A segment that begins in the middle of nowhere: both stages change the address.
     let mut table = [Segment::ABSENT, Segment::data(0xb700_0800, 0x1000)];
-    let mut unit = Seg::new(&mut table, Linear(&mut paging));
+    let mut unit = Seg::new(&mut table, Linear(machine.paged()));
     let found = unit
         .translate(user(1), 0x808, Access::Read, Mode::User)
         .unwrap();
@@ -117,12 +108,49 @@ fn row_020_logical_to_linear_to_physical() {
 
     // With flat descriptors the first stage is the identity.
     let mut table = linux::TABLE;
-    let mut unit = Seg::new(&mut table, Linear(&mut paging));
+    let mut unit = Seg::new(&mut table, Linear(machine.paged()));
     let found = unit
         .translate(linux::USER_DATA, 0xb700_1fff, Access::Write, Mode::User)
         .unwrap();
     assert_eq!(found.linear, Some(VirtAddr::new(0xb700_1fff)));
     assert_eq!(found.physical, PhysAddr::new(0x2fff));
+}
+
+#[test]
+fn page_faults_under_segments_have_their_causes() {
+    let (mut words, mut frames) = (vec![0; 16 * 512], vec![FrameRecord::EMPTY; 16]);
+    let mut machine = Machine::<X86L4>::new(&mut words, &mut frames);
+    machine.map(0x5000_0000, 7, Rights::READ);
+    machine.map(0x5000_1000, 8, Rights::READ.or(Rights::EXEC));
+    machine.put(0x5000_2000, Entry::GUARD);
+    machine.put(0x5000_3000, Entry::hidden(FrameNumber::new(9)));
+    machine.put(0x5000_4000, Entry::present(FrameNumber::new(10), 0));
+    let mut table = [Segment::data(0, u64::MAX), Segment::code(0, u64::MAX)];
+    let mut unit = Seg::new(&mut table, Linear(machine.paged()));
+    let mut go = |at, access| {
+        let selector = user(u16::from(access == Access::Exec));
+        match unit.translate(selector, at, access, Mode::User) {
+            Ok(found) => Ok(found.physical.raw()),
+            Err(fault) => Err((fault.cause, fault.signature().unwrap().error)),
+        }
+    };
+    use Access::{Exec, Read, Write};
+    assert_eq!(go(0x5000_0123, Read), Ok(0x7123));
+    assert_eq!(go(0x5000_0123, Write), Err((Cause::ProtWrite, 7)));
+    assert_eq!(go(0x5000_0123, Exec), Err((Cause::ExecNx, 0x15)));
+    assert_eq!(go(0x5000_1123, Exec), Ok(0x8123));
+    assert_eq!(go(0x5000_2000, Read), Err((Cause::Guard, 4)));
+    assert_eq!(go(0x5000_2000, Write), Err((Cause::Guard, 6)));
+    assert_eq!(go(0x5000_3000, Read), Err((Cause::ProtRead, 4)));
+    assert_eq!(go(0x5000_3000, Write), Err((Cause::ProtWrite, 6)));
+    assert_eq!(go(0x5000_4000, Read), Err((Cause::UserSupervisor, 5)));
+    assert_eq!(go(0x5000_5000, Read), Err((Cause::NotMapped, 4)));
+    assert_eq!(go(0x10, Write), Err((Cause::NullDeref, 6)));
+    assert_eq!(
+        go(0xffff_8000_0000_0000, Read),
+        Err((Cause::UserSupervisor, 5))
+    );
+    assert_eq!(go(0x8000_0000_0000, Read), Err((Cause::NonCanonical, 0)));
 }
 
 /// Pages that translate to themselves, for all of 4 GiB.

@@ -15,9 +15,11 @@
 //! a descriptor of x86 holds that number less one. A processor keeps the descriptor in the hidden
 //! part of a segment register; here every access reads the table, and is counted so.
 //!
-//! [`memory`] is how a system places whole segments: first fit, fragmentation, compaction.
+//! [`paging`] puts the model's MMU under [`Linear`]. [`memory`] is how a system places whole
+//! segments: first fit, fragmentation, compaction.
 
 pub mod memory;
+pub mod paging;
 
 use super::addr::{Access, Mode, PAGE_SHIFT, PhysAddr, VirtAddr};
 use super::entry::{Entry, Meaning};
