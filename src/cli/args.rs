@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::failure::Failure;
-use crate::{completions, install, man, run};
+use crate::{completions, install, man, maps, pmap, run};
 
 /// Runs programs on the fencepost memory allocator.
 #[derive(Debug, Parser)]
@@ -21,11 +21,14 @@ Runs programs on the fencepost memory allocator.
 
 `fencepost run -- PROGRAM` loads libfencepost.so into any dynamically linked \
 program; every malloc, free and operator new in it is served by fencepost then. \
+`fencepost maps PID` and `fencepost pmap PID` show the memory of a process. \
 `fencepost install --prefix DIR` installs the command and the library.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Args),
+    Maps(maps::Args),
+    Pmap(pmap::Args),
     Install(install::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -45,6 +48,8 @@ pub fn dispatch(args: Vec<OsString>) -> Result<(), Failure> {
     };
     match Cli::try_parse_from(args).map_err(Failure::usage)?.command {
         Command::Run(args) => run::run(args),
+        Command::Maps(args) => maps::run(&args),
+        Command::Pmap(args) => pmap::run(&args),
         Command::Install(args) => install::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
@@ -87,6 +92,10 @@ mod tests {
             &["fencepost", "run"],
             &["fencepost", "run", "--bogus", "--", "true"],
             &["fencepost", "install"],
+            &["fencepost", "maps"],
+            &["fencepost", "maps", "0"],
+            &["fencepost", "pmap", "-1"],
+            &["fencepost", "pmap", "bash"],
             &["fencepost", "completions", "csh"],
             &["fencepost"],
             &[],

@@ -2,12 +2,13 @@
 //! installs the allocator and itself.
 //!
 //! - `args` is the command line, one entry per subcommand; each subcommand has
-//!   a file of its own (`run`, `install`, `completions`, `man`).
+//!   a file of its own (`run`, `maps`, `pmap`, `install`, `completions`, `man`).
 //! - `program` decides whether a program can be preloaded at all; it stands on
 //!   `elf` (what an ELF file says about itself), `script` (`#!` lines),
 //!   `env` (what `env` in such a line does) and `path` (the search by `PATH`).
 //! - `library` finds the preload library, `exec` becomes the program,
-//!   `failure` holds every exit status of our own.
+//!   `process` reads what `/proc` says about another one, `failure` holds every
+//!   exit status of our own.
 #![cfg_attr(not(test), no_main)]
 // The entry point and execve(2) are C interfaces; nothing else here is unsafe.
 #![deny(unsafe_code)]
@@ -24,7 +25,10 @@ mod failure;
 mod install;
 mod library;
 mod man;
+mod maps;
 mod path;
+mod pmap;
+mod process;
 mod program;
 mod run;
 mod script;

@@ -89,7 +89,8 @@ fn exit_status() -> Roff {
         ),
         (
             Status::Own,
-            "fencepost itself failed: bad usage, no library, a file that cannot be written.",
+            "fencepost itself failed: bad usage, no library, no such process, \
+             a file that cannot be written.",
         ),
         (
             Status::NotExecutable,
@@ -129,6 +130,7 @@ fn examples() -> Roff {
     for line in [
         "fencepost run -- python3 script.py",
         "fencepost run --stats -- sort big.txt",
+        "fencepost pmap -x 1234",
         "fencepost install --prefix /usr/local",
     ] {
         page.control("PP", []);

@@ -63,7 +63,7 @@ impl<G: Geometry> Entry<G> {
     /// Instructions must not be fetched from here, where the geometry can say so.
     pub const NO_EXECUTE: u64 = if G::HAS_NX { 1 << 63 } else { 0 };
 
-    const ADDRESS: u64 = if G::PA_BITS >= 64 {
+    pub(super) const ADDRESS: u64 = if G::PA_BITS >= 64 {
         !0
     } else {
         (1 << G::PA_BITS) - 1

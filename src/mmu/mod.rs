@@ -13,12 +13,24 @@
 //! | [`fault`] | everything that can go wrong with an access, and the signal it becomes |
 //! | [`area`] | one virtual memory area, and the constants of Linux's memory calls |
 //! | [`effects`] | what a change of areas asks of whoever keeps the pages |
+//! | [`segment`] | segments: logical addresses, limits and levels; segments over pages; memory of whole segments |
+//! | [`listing`] | the text of `/proc/PID/maps` and `/proc/PID/smaps`, read and written |
 #![forbid(unsafe_code)]
 
 pub mod addr;
 pub mod area;
+pub mod cpu;
 pub mod effects;
 pub mod entry;
 pub mod fault;
 pub mod geometry;
+pub mod listing;
+pub mod lookaside;
+pub mod objects;
+pub mod physical;
+pub mod replace;
+pub mod segment;
 pub mod states;
+pub mod swap;
+pub mod tables;
+pub mod tlb;

@@ -34,11 +34,13 @@ fn install(bench: &Bench, prefix: &Path) -> Command {
     command
 }
 
-const INSTALLED: [&str; 10] = [
+const INSTALLED: [&str; 12] = [
     "bin/fencepost",
     "lib/libfencepost.so",
     "share/man/man1/fencepost.1",
     "share/man/man1/fencepost-run.1",
+    "share/man/man1/fencepost-maps.1",
+    "share/man/man1/fencepost-pmap.1",
     "share/man/man1/fencepost-install.1",
     "share/man/man1/fencepost-completions.1",
     "share/man/man1/fencepost-man.1",
@@ -137,7 +139,7 @@ fn a_failure_changes_nothing() {
     bench.library("newer", &bench.library);
 
     // The last file cannot be written: the first ones stay as they were.
-    let last = prefix.join(INSTALLED[9]);
+    let last = prefix.join(INSTALLED[INSTALLED.len() - 1]);
     fs::remove_file(&last).unwrap();
     fs::create_dir(&last).unwrap();
     refused(
@@ -148,7 +150,7 @@ fn a_failure_changes_nothing() {
     fs::remove_dir(&last).unwrap();
     assert_eq!(fs::read(&library).unwrap(), content);
     let mut now = files(&prefix);
-    now.insert(INSTALLED[9].into());
+    now.insert(INSTALLED[INSTALLED.len() - 1].into());
     assert_eq!(now, before, "no temporary file is left");
 
     // A file where a directory is needed.
@@ -194,7 +196,7 @@ fn help_and_version_tell_what_there_is() {
         format!("fencepost {}\n", env!("CARGO_PKG_VERSION"))
     );
     let help = print(&["--help"]);
-    for name in ["run", "install", "completions", "man"] {
+    for name in ["run", "maps", "pmap", "install", "completions", "man"] {
         assert!(help.contains(&format!("\n  {name} ")), "{help}");
         print(&[name, "--help"]);
     }

@@ -1,0 +1,313 @@
+//! Which page has to go when memory is full.
+//!
+//! A [`Policy`] keeps its order in the frame records: it costs no memory of its own. FIFO and
+//! LRU are lists, CLOCK is the list with a reference bit (second chance: Corbató 1968), RANDOM
+//! keeps a dense table in the same two links. OPT needs the future and is in [`offline`], with
+//! Mattson's stack distances.
+
+pub mod offline;
+
+use super::addr::FrameNumber;
+use super::physical::{FrameRecord, NONE, mark};
+
+/// An order of replacement over frames.
+pub trait Policy {
+    /// A page came into the frame.
+    fn insert(&mut self, frames: &mut [FrameRecord], frame: FrameNumber);
+
+    /// The frame's page was used.
+    fn touch(&mut self, frames: &mut [FrameRecord], frame: FrameNumber);
+
+    /// The page that should go first, of those that `accept` lets go. It stays listed.
+    fn victim(
+        &mut self,
+        frames: &mut [FrameRecord],
+        accept: &dyn Fn(&FrameRecord) -> bool,
+    ) -> Option<FrameNumber>;
+
+    /// The frame's page is gone.
+    fn remove(&mut self, frames: &mut [FrameRecord], frame: FrameNumber);
+}
+
+/// The policies by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// First in, first out.
+    Fifo,
+    /// Least recently used, exactly.
+    Lru,
+    /// Second chance.
+    Clock,
+    /// Any page, by a seed.
+    Random(u64),
+}
+
+/// A list of frames, the next victim first.
+#[derive(Debug, Clone, Copy)]
+struct List {
+    head: u32,
+    tail: u32,
+    len: u32,
+}
+
+impl List {
+    const EMPTY: List = List {
+        head: NONE,
+        tail: NONE,
+        len: 0,
+    };
+
+    fn append(&mut self, frames: &mut [FrameRecord], frame: u32) {
+        let record = &mut frames[frame as usize];
+        record.prev = self.tail;
+        record.next = NONE;
+        record.marks |= mark::LISTED;
+        match self.tail {
+            NONE => self.head = frame,
+            tail => frames[tail as usize].next = frame,
+        }
+        self.tail = frame;
+        self.len += 1;
+    }
+
+    fn unlink(&mut self, frames: &mut [FrameRecord], frame: u32) {
+        let FrameRecord { prev, next, .. } = frames[frame as usize];
+        match prev {
+            NONE => self.head = next,
+            prev => frames[prev as usize].next = next,
+        }
+        match next {
+            NONE => self.tail = prev,
+            next => frames[next as usize].prev = prev,
+        }
+        let record = &mut frames[frame as usize];
+        record.prev = NONE;
+        record.next = NONE;
+        record.marks &= !(mark::LISTED | mark::REFERENCED);
+        self.len -= 1;
+    }
+
+    fn find(
+        &self,
+        frames: &[FrameRecord],
+        accept: &dyn Fn(&FrameRecord) -> bool,
+    ) -> Option<FrameNumber> {
+        let mut at = self.head;
+        while at != NONE {
+            let record = &frames[at as usize];
+            if accept(record) {
+                return Some(FrameNumber::new(at));
+            }
+            at = record.next;
+        }
+        None
+    }
+}
+
+/// Any of the policies, with its state.
+#[derive(Debug, Clone, Copy)]
+pub struct Replacement {
+    kind: Kind,
+    list: List,
+    random: u64,
+}
+
+impl Replacement {
+    /// Nothing is listed.
+    #[must_use]
+    pub const fn new(kind: Kind) -> Replacement {
+        Replacement {
+            kind,
+            list: List::EMPTY,
+            random: match kind {
+                // The generator must not begin with zero.
+                Kind::Random(seed) => seed ^ 0x9e37_79b9_7f4a_7c15 | 1,
+                _ => 1,
+            },
+        }
+    }
+
+    /// Which policy it is.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Frames that are listed.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.list.len as usize
+    }
+
+    /// Whether no frame is listed.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.list.len == 0
+    }
+
+    /// Whether uses change the order at all.
+    #[must_use]
+    #[inline]
+    pub const fn wants_touches(&self) -> bool {
+        matches!(self.kind, Kind::Lru | Kind::Clock)
+    }
+
+    /// The listed frames, in the list's order, at most as many as there are frames: for checks.
+    pub fn listed<'f>(&self, frames: &'f [FrameRecord]) -> impl Iterator<Item = FrameNumber> + 'f {
+        let dense = matches!(self.kind, Kind::Random(_));
+        let (mut at, mut place, len) = (self.list.head, 0, self.list.len);
+        core::iter::from_fn(move || {
+            if dense {
+                let frame = (place < len).then(|| frames[place as usize].next)?;
+                place += 1;
+                return Some(FrameNumber::new(frame));
+            }
+            let frame = (at != NONE).then_some(at)?;
+            at = frames[frame as usize].next;
+            Some(FrameNumber::new(frame))
+        })
+        .take(frames.len() + 1)
+    }
+
+    fn next_random(&mut self) -> u64 {
+        // Marsaglia's xorshift64.
+        let x = &mut self.random;
+        *x ^= *x << 13;
+        *x ^= *x >> 7;
+        *x ^= *x << 17;
+        *x
+    }
+}
+
+/// RANDOM's table: place `i` of it is `frames[i].next`, and `frames[f].prev` is the place of
+/// frame `f`.
+mod dense {
+    use super::{FrameRecord, List, mark};
+
+    pub(super) fn append(list: &mut List, frames: &mut [FrameRecord], frame: u32) {
+        frames[list.len as usize].next = frame;
+        frames[frame as usize].prev = list.len;
+        frames[frame as usize].marks |= mark::LISTED;
+        list.len += 1;
+    }
+
+    pub(super) fn remove(list: &mut List, frames: &mut [FrameRecord], frame: u32) {
+        let place = frames[frame as usize].prev;
+        list.len -= 1;
+        let last = frames[list.len as usize].next;
+        frames[place as usize].next = last;
+        frames[last as usize].prev = place;
+        frames[frame as usize].marks &= !mark::LISTED;
+    }
+}
+
+impl Policy for Replacement {
+    fn insert(&mut self, frames: &mut [FrameRecord], frame: FrameNumber) {
+        match self.kind {
+            Kind::Random(_) => dense::append(&mut self.list, frames, frame.raw()),
+            _ => {
+                self.list.append(frames, frame.raw());
+                frames[frame.raw() as usize].marks |= mark::REFERENCED;
+            }
+        }
+    }
+
+    #[inline]
+    fn touch(&mut self, frames: &mut [FrameRecord], frame: FrameNumber) {
+        let number = frame.raw();
+        let record = &mut frames[number as usize];
+        if !record.has(mark::LISTED) {
+            return;
+        }
+        match self.kind {
+            Kind::Clock => record.marks |= mark::REFERENCED,
+            Kind::Lru if self.list.tail != number => {
+                self.list.unlink(frames, number);
+                self.list.append(frames, number);
+            }
+            _ => {}
+        }
+    }
+
+    fn victim(
+        &mut self,
+        frames: &mut [FrameRecord],
+        accept: &dyn Fn(&FrameRecord) -> bool,
+    ) -> Option<FrameNumber> {
+        match self.kind {
+            Kind::Fifo | Kind::Lru => self.list.find(frames, accept),
+            Kind::Clock => {
+                // Each frame gets its second chance; after two rounds nobody has one left.
+                for _ in 0..2 * self.list.len {
+                    let head = self.list.head;
+                    let record = &mut frames[head as usize];
+                    let used = record.has(mark::REFERENCED);
+                    if !used && accept(record) {
+                        return Some(FrameNumber::new(head));
+                    }
+                    self.list.unlink(frames, head);
+                    self.list.append(frames, head);
+                }
+                None
+            }
+            Kind::Random(_) => {
+                let len = u64::from(self.list.len);
+                let first = self.next_random().checked_rem(len)?;
+                (0..len)
+                    .map(|i| frames[((first + i) % len) as usize].next)
+                    .find(|frame| accept(&frames[*frame as usize]))
+                    .map(FrameNumber::new)
+            }
+        }
+    }
+
+    fn remove(&mut self, frames: &mut [FrameRecord], frame: FrameNumber) {
+        match self.kind {
+            Kind::Random(_) => dense::remove(&mut self.list, frames, frame.raw()),
+            _ => self.list.unlink(frames, frame.raw()),
+        }
+    }
+}
+
+/// Notices that a program does nothing but page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ThrashDetector {
+    window: u32,
+    limit: u32,
+    seen: u32,
+    faults: u32,
+    fires: bool,
+}
+
+impl ThrashDetector {
+    /// Fires while, of the last full `window` of references, more than `limit` were faults that
+    /// had to read from a device.
+    #[must_use]
+    pub const fn new(window: u32, limit: u32) -> ThrashDetector {
+        ThrashDetector {
+            window,
+            limit,
+            seen: 0,
+            faults: 0,
+            fires: false,
+        }
+    }
+
+    /// One more reference.
+    #[inline]
+    pub fn note(&mut self, fault: bool) {
+        self.seen += 1;
+        self.faults += u32::from(fault);
+        if self.seen >= self.window {
+            self.fires = self.faults > self.limit;
+            self.seen = 0;
+            self.faults = 0;
+        }
+    }
+
+    /// Whether it fires.
+    #[must_use]
+    pub const fn fires(&self) -> bool {
+        self.fires
+    }
+}
