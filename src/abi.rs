@@ -37,13 +37,21 @@ pub fn start() {
 /// Whether the statistics are to be printed when the process exits.
 #[must_use]
 pub fn reports_at_exit() -> bool {
-    front::settings().get(Key::Stats) != 0
+    let settings = front::settings();
+    settings.get(Key::Stats) != 0 || settings.get(Key::Audit) != 0
 }
 
-/// Prints the statistics to standard error. Freed memory stays as it is: others still allocate
+/// Prints what was asked for to standard error. Freed memory stays as it is: others still allocate
 /// and free after this.
 pub fn report_at_exit() {
     front::exit_report();
+}
+
+/// Compares the account of pages with the kernel's and prints the outcome to standard error.
+/// Returns the number of contradictions, -1 if `/proc` cannot be read.
+#[must_use]
+pub fn fencepost_audit() -> c_int {
+    front::print_audit()
 }
 
 /// Sets errno and fails.

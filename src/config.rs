@@ -65,6 +65,8 @@ pub enum Key {
     Purge,
     /// Whether statistics are printed at exit.
     Stats,
+    /// Whether the account of pages is audited at exit.
+    Audit,
 }
 
 /// How many tunables there are.
@@ -159,7 +161,7 @@ impl Tunable {
 /// Every tunable, in the order of [`Key`].
 pub static TUNABLES: [Tunable; COUNT] = TABLE;
 
-const TABLE: [Tunable; 20] = [
+const TABLE: [Tunable; 21] = [
     Tunable::bytes(Key::Mxfast, Native::DEFAULT_MXFAST, Native::MAX_MXFAST)
         .mallopt("M_MXFAST", 1)
         .glibc("mxfast")
@@ -237,6 +239,9 @@ const TABLE: [Tunable; 20] = [
     Tunable::switch(Key::Stats, false)
         .variable("FENCEPOST_STATS")
         .says("Whether a preloaded process prints its statistics to standard error at exit."),
+    Tunable::switch(Key::Audit, false)
+        .variable("FENCEPOST_AUDIT")
+        .says("Whether a preloaded process compares its account of pages with the kernel's at exit."),
 ];
 
 /// The values of all tunables. Reading and writing are single relaxed atomic operations, so any

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)] // `GlobalAlloc` is an unsafe trait.
 
 use crate::front::{self, Source};
+use crate::os::{Audit, Finding, OsError};
 use crate::size::ALIGN;
 use crate::stats::Snapshot;
 use core::alloc::{GlobalAlloc, Layout};
@@ -51,6 +52,15 @@ impl Fencepost {
         Fencepost {
             program_break: true,
         }
+    }
+
+    /// Compares the allocator's account of pages with the kernel's (`/proc/self/maps`, pagemap,
+    /// smaps, mincore); `found` is told each contradiction and must not allocate.
+    ///
+    /// # Errors
+    /// If the files in `/proc` cannot be read.
+    pub fn audit(found: impl FnMut(Finding)) -> Result<Audit, OsError> {
+        front::audit(found)
     }
 
     /// All counters of the process's allocator, now.

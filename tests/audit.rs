@@ -18,6 +18,7 @@ const C_NAMES: &[&str] = &[
     "aligned_alloc",
     "calloc",
     "cfree",
+    "fencepost_audit",
     "free",
     "free_aligned_sized",
     "free_sized",

@@ -49,9 +49,15 @@ pub fn arena_snapshot(index: usize) -> Option<ArenaSnapshot> {
         .map(|heap| ArenaSnapshot::new(index, &heap.totals()))
 }
 
-/// Prints the statistics to standard error if `FENCEPOST_STATS` asks for them: at exit.
+/// Prints to standard error what `FENCEPOST_STATS` and `FENCEPOST_AUDIT` ask for: at exit.
 pub fn exit_report() {
-    if !is_started() || SETTINGS.get(Key::Stats) == 0 {
+    if !is_started() {
+        return;
+    }
+    if SETTINGS.get(Key::Audit) != 0 {
+        super::print_audit();
+    }
+    if SETTINGS.get(Key::Stats) == 0 {
         return;
     }
     // SAFETY: an all-zero rusage is valid, and getrusage fills it in.

@@ -5,10 +5,12 @@
 //! is found out in `diagnosis.rs`; `counters.rs` adds everything up.
 #![allow(unsafe_code)] // Pointers from users.
 
+mod audit;
 mod counters;
 mod diagnosis;
 mod process;
 
+pub use audit::{audit, print_audit};
 pub use counters::{arena_snapshot, exit_report, snapshot};
 pub use process::{Source, init};
 

@@ -7,7 +7,7 @@
 use super::Heap;
 use crate::os::{Os, PageState};
 use crate::report::{Misuse, abort};
-use crate::size::{align_down, align_up};
+use crate::size::{MIN_CHUNK, align_down, align_up};
 
 /// A free chunk's fields at its beginning, which stay when its pages go.
 const KEPT_HEAD: usize = 64;
@@ -78,6 +78,33 @@ impl<O: Os + 'static> Heap<O> {
         }
         let zero = self.os.count(first, last, PageState::is_zero);
         end - start - zero
+    }
+
+    /// Bytes of the pages that the segments lie in.
+    #[must_use]
+    pub fn page_bytes(&self) -> usize {
+        let page = self.os.page_size();
+        let pages = self
+            .segments()
+            .iter()
+            .map(|s| align_up(s.end, page) - align_down(s.start, page));
+        pages.sum()
+    }
+
+    /// Visits the address of every chunk's head, segment by segment.
+    pub fn each_head(&self, mut visit: impl FnMut(usize)) {
+        for segment in self.segments() {
+            let mut addr = segment.start;
+            while addr < segment.end {
+                visit(addr);
+                let size = self.chunk(addr).low().size();
+                // Top and fenceposts come last.
+                if addr == self.top || size < MIN_CHUNK {
+                    break;
+                }
+                addr += size;
+            }
+        }
     }
 
     /// Gives back the dirty pages among `from..to`, whole pages of free memory. Returns how many

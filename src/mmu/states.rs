@@ -67,6 +67,24 @@ impl PageState {
         PageState::Unknown,
     ];
 
+    /// Its name, in small letters.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            PageState::None => "none",
+            PageState::Reserved => "reserved",
+            PageState::Fresh => "fresh",
+            PageState::Populated => "populated",
+            PageState::Live => "live",
+            PageState::Cached => "cached",
+            PageState::Released => "released",
+            PageState::LazyFree => "lazily freed",
+            PageState::Guard => "guard",
+            PageState::Meta => "meta",
+            PageState::Unknown => "unknown",
+        }
+    }
+
     /// Whether the page reads as zero.
     #[must_use]
     pub const fn is_zero(self) -> bool {

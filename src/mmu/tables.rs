@@ -292,7 +292,9 @@ impl<G: Geometry> Tables<G> {
     pub(super) fn set(memory: &mut Physical<'_>, slot: PhysAddr, entry: Entry<G>) {
         let was = memory.entry::<G>(slot) != Entry::EMPTY;
         let is = entry != Entry::EMPTY;
-        if was != is && let Some(frame) = slot.frame() {
+        if was != is
+            && let Some(frame) = slot.frame()
+        {
             let record = memory.record_mut(frame);
             if is {
                 record.refs += 1;

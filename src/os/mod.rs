@@ -16,6 +16,7 @@
 //! [`Kernel`] is the real thing, [`Flaky`] makes the n-th call fail.
 #![allow(unsafe_code)] // Mapping and unmapping memory cannot be checked by the compiler.
 
+mod audit;
 mod call;
 mod extents;
 mod flaky;
@@ -26,6 +27,7 @@ mod pages;
 mod process;
 
 pub use crate::mmu::states::PageState;
+pub use audit::{Audit, Contradiction, Finding, audit};
 pub use extents::{Extents, GRANULE, OWNERS};
 pub use flaky::Flaky;
 pub use kernel::{CALLS, Kernel};

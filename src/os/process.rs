@@ -3,7 +3,7 @@
 #![allow(unsafe_code)] // Foreign functions and the environment block.
 
 use super::call::system_call;
-use super::{Os, OsError, Prot, Region};
+use super::{Os, OsError, PageState, Prot, Region};
 use crate::sync::overlay::{AtomicU32, AtomicUsize, Ordering};
 use core::ffi::c_char;
 
@@ -154,6 +154,7 @@ impl ForkPage {
     /// No page, or no MADV_WIPEONFORK (before Linux 4.14).
     pub fn watch<O: Os>(&self, os: &O) -> Result<(), OsError> {
         let page = os.map(0, os.page_size(), Prot::ReadWrite)?;
+        os.note(page, page + os.page_size(), PageState::Meta);
         self.word(os, page).store(Self::READY, Ordering::Relaxed);
         self.page.store(page, Ordering::Release);
         let args = [

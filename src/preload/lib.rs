@@ -55,6 +55,7 @@ export! {
     malloc_stats();
     malloc_info(options: c_int, stream: *mut libc::FILE) -> c_int;
     malloc_trim(pad: usize) -> c_int;
+    fencepost_audit() -> c_int;
 }
 
 /// `cfree` of old C libraries: `free`.

@@ -1,0 +1,498 @@
+//! The account of pages against the kernel's own word: `/proc/self/maps`, `pagemap`, `smaps` and
+//! mincore(2), page for page.
+//!
+//! | | what must hold |
+//! |---|---|
+//! | I1 | what is ours lies in areas with the same rights |
+//! | I2 | no page that is fresh, released, reserved or a guard is resident |
+//! | I3 | pages that we wrote to are resident or swapped |
+//! | I5 | the pages of heaps and mappings add up to those of the account |
+//! | I6 | resident memory of areas that are all ours lies between what we wrote and what may be |
+//!
+//! (I4, guards, and I7, page tables, are for others.) Nothing here allocates: files are read with
+//! system calls into the stack. Threads may go on meanwhile; what contradicts is looked at again
+//! until it agrees or has not changed for a while. Where the kernel makes huge pages unasked, I2
+//! cannot be told and is left out; memory that the program itself locked, protected, advised or
+//! unmapped behind our back is what an audit is to find.
+#![allow(unsafe_code)] // System calls.
+
+use super::call::system_call;
+use super::{Ledger, Os, OsError, PageState, yield_now};
+use crate::mmu::addr::Rights;
+use crate::mmu::listing;
+
+/// How the account and the kernel contradict each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Contradiction {
+    /// I1: nothing is mapped there.
+    Unmapped,
+    /// I1: the area has other rights.
+    Rights,
+    /// I2: the page is resident (or swapped), by pagemap.
+    Resident,
+    /// I2: the page is resident, by mincore.
+    InCore,
+    /// I3: the page is neither resident nor swapped.
+    Absent,
+    /// I5: the sums differ.
+    Sum,
+    /// I6: more is resident than may be, or less than must.
+    Rss,
+}
+
+impl Contradiction {
+    /// A few words for people.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Contradiction::Unmapped => "is not mapped",
+            Contradiction::Rights => "has other rights",
+            Contradiction::Resident => "is resident",
+            Contradiction::InCore => "is in core",
+            Contradiction::Absent => "was written to and is not resident",
+            Contradiction::Sum => "does not add up",
+            Contradiction::Rss => "is resident by another amount",
+        }
+    }
+}
+
+/// A contradiction, where it was found, and what the account says of the place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Finding {
+    /// An address.
+    pub addr: usize,
+    /// The state of its page.
+    pub state: PageState,
+    /// What is wrong.
+    pub what: Contradiction,
+}
+
+/// What an audit looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Audit {
+    /// Pages of each state, in the order of [`PageState::ALL`].
+    pub pages: [usize; PageState::ALL.len()],
+    /// Pages of ours that are resident; of large reservations only the ends were looked at.
+    pub resident: usize,
+    /// Contradictions found.
+    pub findings: usize,
+    /// Whether I2 was left out because the kernel makes huge pages unasked.
+    pub huge_pages: bool,
+}
+
+/// Pages looked at with one system call.
+const WINDOW: usize = 256;
+/// Of a reservation longer than this many pages only as much is looked at, at each end.
+const RESERVED_LOOK: usize = 4 * WINDOW;
+/// How often a contradiction is looked at again.
+const PATIENCE: u32 = 200;
+
+struct File(usize);
+
+impl File {
+    fn open(path: &core::ffi::CStr) -> Result<File, OsError> {
+        let flags = (libc::O_RDONLY | libc::O_CLOEXEC) as usize;
+        let at = libc::AT_FDCWD as usize;
+        let args = [at, path.as_ptr().expose_provenance(), flags, 0, 0, 0];
+        // SAFETY: the path is a string that ends with zero.
+        unsafe { system_call(libc::SYS_openat, args) }.map(File)
+    }
+
+    fn read(&self, buffer: &mut [u8]) -> usize {
+        let args = [
+            self.0,
+            buffer.as_mut_ptr().expose_provenance(),
+            buffer.len(),
+            0,
+            0,
+            0,
+        ];
+        // SAFETY: the buffer is ours and of the length given.
+        unsafe { system_call(libc::SYS_read, args) }.unwrap_or(0)
+    }
+
+    /// Words at a word offset; how many were read.
+    fn words(&self, buffer: &mut [u64], at: usize) -> usize {
+        let to = buffer.as_mut_ptr().expose_provenance();
+        // The offset's upper half is its own argument where words are 32 bits long.
+        let args = [self.0, to, size_of_val(buffer), at * 8, 0, 0];
+        // SAFETY: as in `read`; any bytes are words.
+        unsafe { system_call(libc::SYS_pread64, args) }.unwrap_or(0) / 8
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        // SAFETY: a descriptor of our own.
+        let _ = unsafe { system_call(libc::SYS_close, [self.0, 0, 0, 0, 0, 0]) };
+    }
+}
+
+/// A file of `/proc`, line by line.
+struct Lines {
+    file: File,
+    buffer: [u8; 8192],
+    from: usize,
+    to: usize,
+}
+
+impl Lines {
+    fn open(path: &core::ffi::CStr) -> Result<Lines, OsError> {
+        Ok(Lines {
+            file: File::open(path)?,
+            buffer: [0; 8192],
+            from: 0,
+            to: 0,
+        })
+    }
+
+    /// Passes the next line to `look`; `None` at the end.
+    fn next<T>(&mut self, look: impl FnOnce(&[u8]) -> T) -> Option<T> {
+        loop {
+            let rest = self.buffer.get(self.from..self.to)?;
+            if let Some(len) = rest.iter().position(|b| *b == b'\n') {
+                self.from += len + 1;
+                return rest.get(..len).map(look);
+            }
+            self.buffer.copy_within(self.from..self.to, 0);
+            self.to -= self.from;
+            self.from = 0;
+            let more = self.file.read(self.buffer.get_mut(self.to..)?);
+            if more == 0 {
+                return None;
+            }
+            self.to += more;
+        }
+    }
+
+    /// The next area with some of it behind `addr`.
+    fn area(&mut self, addr: usize) -> Option<Area> {
+        loop {
+            let found = self.next(|line| {
+                let line = listing::Line::parse(line).ok()?;
+                Some(Area {
+                    start: line.start as usize,
+                    end: line.end as usize,
+                    rights: line.rights,
+                })
+            })?;
+            if let Some(area) = found.filter(|area| area.end > addr) {
+                return Some(area);
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Area {
+    start: usize,
+    end: usize,
+    rights: Rights,
+}
+
+/// The kernel's view of single pages.
+struct Pagemap {
+    file: File,
+    window: [u64; WINDOW],
+    first: usize,
+    count: usize,
+    page: usize,
+}
+
+impl Pagemap {
+    fn open(page: usize) -> Result<Pagemap, OsError> {
+        Ok(Pagemap {
+            file: File::open(c"/proc/self/pagemap")?,
+            window: [0; WINDOW],
+            first: 0,
+            count: 0,
+            page,
+        })
+    }
+
+    /// Whether the page at `addr` is resident or swapped, as of the last look at its window.
+    fn has(&mut self, addr: usize) -> bool {
+        let number = addr / self.page;
+        if number < self.first || number >= self.first + self.count {
+            self.first = number;
+            self.count = self.file.words(&mut self.window, number);
+        }
+        let entry = self.window.get(number - self.first).copied().unwrap_or(0);
+        entry >> 62 != 0
+    }
+
+    /// As [`has`](Pagemap::has), now.
+    fn has_now(&mut self, addr: usize) -> bool {
+        self.count = 0;
+        self.has(addr)
+    }
+}
+
+/// What mincore says of up to [`WINDOW`] pages; `None` if it refuses.
+fn in_core(addr: usize, pages: usize, page: usize) -> Option<[u8; WINDOW]> {
+    let mut core = [0; WINDOW];
+    let pages = pages.min(WINDOW);
+    let to = core.as_mut_ptr().expose_provenance();
+    // SAFETY: the vector has a byte for each page.
+    unsafe { system_call(libc::SYS_mincore, [addr, pages * page, to, 0, 0, 0]) }.ok()?;
+    Some(core)
+}
+
+fn expected_rights(state: PageState) -> Rights {
+    if state.is_accessible() {
+        Rights::READ_WRITE
+    } else {
+        Rights::NONE
+    }
+}
+
+/// The pages in this state must not be resident.
+const fn must_be_absent(state: PageState) -> bool {
+    matches!(
+        state,
+        PageState::Fresh | PageState::Released | PageState::Reserved | PageState::Guard
+    )
+}
+
+fn makes_huge_pages() -> bool {
+    Lines::open(c"/sys/kernel/mm/transparent_hugepage/enabled")
+        .ok()
+        .and_then(|mut lines| lines.next(|line| line.starts_with(b"[always]")))
+        .unwrap_or(false)
+}
+
+/// An audit under way.
+struct Auditor<'l, O, F> {
+    ledger: &'l Ledger<O>,
+    found: F,
+    audit: Audit,
+    pagemap: Pagemap,
+    page: usize,
+}
+
+/// Compares the whole account with the kernel. `written` visits addresses in pages that we wrote
+/// to, in ascending order; `expected` says how many bytes of accessible memory (not our own
+/// records) there must be. `found` is told each contradiction.
+///
+/// # Errors
+/// If the files in `/proc` cannot be read.
+pub fn audit<O: Os>(
+    ledger: &Ledger<O>,
+    written: impl FnOnce(&mut dyn FnMut(usize)),
+    expected: impl Fn() -> usize,
+    found: impl FnMut(Finding),
+) -> Result<Audit, OsError> {
+    let page = ledger.page_size();
+    let mut auditor = Auditor {
+        ledger,
+        found,
+        audit: Audit {
+            huge_pages: makes_huge_pages(),
+            ..Audit::default()
+        },
+        pagemap: Pagemap::open(page)?,
+        page,
+    };
+    auditor.areas_and_residency()?;
+    let mut last = usize::MAX;
+    let mut lower = 0;
+    written(&mut |addr| {
+        if addr / page != last {
+            last = addr / page;
+            lower += page;
+            auditor.must_be_there(addr);
+        }
+    });
+    auditor.sums(&expected);
+    auditor.resident_sizes(lower)?;
+    Ok(auditor.audit)
+}
+
+impl<O: Os, F: FnMut(Finding)> Auditor<'_, O, F> {
+    fn report(&mut self, addr: usize, what: Contradiction) {
+        self.audit.findings += 1;
+        let state = self.ledger.state(addr);
+        (self.found)(Finding { addr, state, what });
+    }
+
+    /// Whether the page stays in `state` although `wrong` holds of it again and again.
+    fn persists(
+        &mut self,
+        addr: usize,
+        state: PageState,
+        wrong: impl Fn(&mut Self) -> bool,
+    ) -> bool {
+        for _ in 0..PATIENCE {
+            yield_now();
+            if self.ledger.state(addr) != state || !wrong(self) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// I1 and I2.
+    fn areas_and_residency(&mut self) -> Result<(), OsError> {
+        let mut lines = Lines::open(c"/proc/self/maps")?;
+        let mut area = lines.area(0);
+        let ledger = self.ledger;
+        ledger.each(|from, to, state| {
+            if let Some(count) = self.audit.pages.get_mut(state as usize) {
+                *count += (to - from) / self.page;
+            }
+            let mut at = from;
+            while at < to {
+                while area.is_some_and(|area| area.end <= at) {
+                    area = lines.area(at);
+                }
+                let (what, next) = judge(area, at, state);
+                if let Some(what) = what
+                    && self.persists(at, state, |_| {
+                        let seen = Lines::open(c"/proc/self/maps").ok();
+                        let seen = seen.and_then(|mut lines| lines.area(at));
+                        judge(seen, at, state).0 == Some(what)
+                    })
+                {
+                    self.report(at, what);
+                }
+                at = next.clamp(at + self.page, to);
+            }
+            self.residency(from, to, state);
+        });
+        Ok(())
+    }
+
+    fn residency(&mut self, from: usize, to: usize, state: PageState) {
+        let look = RESERVED_LOOK * self.page;
+        if state == PageState::Reserved && to - from > 2 * look {
+            self.residency_of(from, from + look, state);
+            self.residency_of(to - look, to, state);
+        } else {
+            self.residency_of(from, to, state);
+        }
+    }
+
+    fn residency_of(&mut self, from: usize, to: usize, state: PageState) {
+        let absent = must_be_absent(state) && !self.audit.huge_pages;
+        let mut core = None;
+        for (turn, addr) in (from..to).step_by(self.page).enumerate() {
+            let has = self.pagemap.has(addr);
+            self.audit.resident += usize::from(has);
+            if !absent {
+                continue;
+            }
+            if has && self.persists(addr, state, |this| this.pagemap.has_now(addr)) {
+                self.report(addr, Contradiction::Resident);
+            }
+            if turn % WINDOW == 0 {
+                core = in_core(addr, (to - addr) / self.page, self.page);
+            }
+            let page = self.page;
+            let in_core_now =
+                |_: &mut Self| in_core(addr, 1, page).is_some_and(|core| core[0] & 1 != 0);
+            let seen = core.and_then(|core| core.get(turn % WINDOW).copied());
+            if seen.is_some_and(|byte| byte & 1 != 0) && self.persists(addr, state, in_core_now) {
+                self.report(addr, Contradiction::InCore);
+            }
+        }
+    }
+
+    /// I3.
+    fn must_be_there(&mut self, addr: usize) {
+        if !self.pagemap.has(addr) {
+            let state = self.ledger.state(addr);
+            if self.persists(addr, state, |this| !this.pagemap.has_now(addr)) {
+                self.report(addr, Contradiction::Absent);
+            }
+        }
+    }
+
+    /// I5.
+    fn sums(&mut self, expected: &impl Fn() -> usize) {
+        for _ in 0..PATIENCE {
+            let mut bytes = 0;
+            let mut exact = true;
+            self.ledger.each(|from, to, state| {
+                exact &= state != PageState::Unknown;
+                if state.is_accessible() && state != PageState::Meta {
+                    bytes += to - from;
+                }
+            });
+            if !exact || bytes == expected() {
+                return;
+            }
+            yield_now();
+        }
+        self.report(0, Contradiction::Sum);
+    }
+
+    /// I6, for areas that are ours from end to end, and in all.
+    fn resident_sizes(&mut self, lower: usize) -> Result<(), OsError> {
+        let mut lines = Lines::open(c"/proc/self/smaps")?;
+        let mut area: Option<Area> = None;
+        let mut sum = 0;
+        enum Text {
+            Area(Area),
+            Rss(usize),
+            Other,
+        }
+        loop {
+            let text = lines.next(|line| {
+                if let Some(rest) = line.strip_prefix(b"Rss:") {
+                    let digits = rest.iter().filter(|b| b.is_ascii_digit());
+                    let kib = digits.fold(0usize, |n, b| {
+                        n.wrapping_mul(10).wrapping_add(usize::from(b - b'0'))
+                    });
+                    return Text::Rss(kib << 10);
+                }
+                match listing::Line::parse(line) {
+                    Ok(line) => Text::Area(Area {
+                        start: line.start as usize,
+                        end: line.end as usize,
+                        rights: line.rights,
+                    }),
+                    Err(_) => Text::Other,
+                }
+            });
+            match text {
+                None => break,
+                Some(Text::Other) => {}
+                Some(Text::Area(found)) => area = Some(found),
+                Some(Text::Rss(rss)) => {
+                    let Some(area) = area.take() else { continue };
+                    let ours = |state| state != PageState::None;
+                    if self.ledger.count(area.start, area.end, ours) == 0 {
+                        continue;
+                    }
+                    sum += rss;
+                    let foreign = self
+                        .ledger
+                        .count(area.start, area.end, |state| state == PageState::None);
+                    let most = self
+                        .ledger
+                        .count(area.start, area.end, |state| !must_be_absent(state));
+                    if foreign == 0 && rss > most && !self.audit.huge_pages {
+                        self.report(area.start, Contradiction::Rss);
+                    }
+                }
+            }
+        }
+        if sum < lower {
+            self.report(0, Contradiction::Rss);
+        }
+        Ok(())
+    }
+}
+
+/// What contradicts at `addr`, given the first area that ends behind it, and up to where the
+/// answer holds.
+fn judge(area: Option<Area>, addr: usize, state: PageState) -> (Option<Contradiction>, usize) {
+    match area {
+        Some(area) if area.start <= addr => {
+            let wrong = area.rights != expected_rights(state);
+            (wrong.then_some(Contradiction::Rights), area.end)
+        }
+        Some(area) => (Some(Contradiction::Unmapped), area.start),
+        None => (Some(Contradiction::Unmapped), usize::MAX),
+    }
+}
