@@ -3,7 +3,7 @@
 //! Every arena is held meanwhile, so that heaps stand still; mappings may come and go.
 
 use super::process::{KERNEL, SHARED, enter};
-use crate::os::{Audit, Finding, Os, OsError, PageState};
+use crate::os::{Audit, Finding, OsError, PageState};
 use crate::report::Line;
 
 /// The most arenas there are.
