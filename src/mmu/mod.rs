@@ -13,11 +13,15 @@
 //! | [`fault`] | everything that can go wrong with an access, and the signal it becomes |
 //! | [`area`] | one virtual memory area, and the constants of Linux's memory calls |
 //! | [`effects`] | what a change of areas asks of whoever keeps the pages |
+//! | [`areas`] | the areas of address spaces: B+trees with the largest hole at hand |
+//! | [`space`] | an address space: Linux's `mmap`, `brk` and the rest, errors and limits included |
 #![forbid(unsafe_code)]
 
 pub mod addr;
 pub mod area;
+pub mod areas;
 pub mod effects;
 pub mod entry;
 pub mod fault;
 pub mod geometry;
+// pub mod space;
