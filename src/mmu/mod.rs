@@ -24,4 +24,4 @@ pub mod effects;
 pub mod entry;
 pub mod fault;
 pub mod geometry;
-// pub mod space;
+pub mod space;

@@ -5,7 +5,7 @@ use super::node::{AreaPool, NONE, Shape};
 use crate::mmu::addr::PAGE;
 use crate::mmu::area::Area;
 
-/// What is wrong with a tree. The number is the address where it was seen.
+/// What is wrong with a tree, or (the last three) with a space. The number is the address where it was seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Broken {
     /// An area of no bytes, or of less than none.
@@ -30,6 +30,12 @@ pub enum Broken {
     Count,
     /// The number of nodes is wrong.
     Nodes,
+    /// An area that no program can have.
+    Outside(u64),
+    /// An area that joins the previous one.
+    Unmerged(u64),
+    /// The sums over all areas, or the break.
+    Totals,
 }
 
 /// What a walk through a tree gathers.
@@ -188,7 +194,11 @@ mod tests {
         assert_eq!(area(|a| a.end += 1), Err(Broken::Unaligned(at)));
         assert_eq!(area(|a| a.start = 0), Err(Broken::Unsorted(0)));
         assert_eq!(area(|a| a.end = 7 * PAGE), Err(Broken::Overlapping(2 * at)));
-        assert_eq!(area(|a| a.end += PAGE), Ok(()), "the gap after it is not the only one of 2");
+        assert_eq!(
+            area(|a| a.end += PAGE),
+            Ok(()),
+            "the gap after it is not the only one of 2"
+        );
         assert_eq!(with(|areas, _| areas.count += 1), Err(Broken::Count));
         assert_eq!(with(|areas, _| areas.nodes -= 1), Err(Broken::Nodes));
         assert_eq!(with(|areas, _| areas.height += 1), Err(Broken::Depth(0)));

@@ -75,9 +75,8 @@ fn highest_below(pool: &AreaPool, node: u32, want: Want) -> Option<(u64, u64)> {
                 } else {
                     None
                 };
-                let inside = known.gap >= want.len
-                    && known.start < want.high
-                    && known.end > want.low;
+                let inside =
+                    known.gap >= want.len && known.start < want.high && known.end > want.low;
                 above.or_else(|| {
                     inside
                         .then(|| highest_below(pool, inner.child(slot), want))
@@ -102,9 +101,8 @@ fn lowest_below(pool: &AreaPool, node: u32, want: Want) -> Option<(u64, u64)> {
             let last = inner.children().len() - 1;
             (0..=last).find_map(|slot| {
                 let known = inner.known(slot);
-                let inside = known.gap >= want.len
-                    && known.start < want.high
-                    && known.end > want.low;
+                let inside =
+                    known.gap >= want.len && known.start < want.high && known.end > want.low;
                 let found = inside
                     .then(|| lowest_below(pool, inner.child(slot), want))
                     .flatten();
