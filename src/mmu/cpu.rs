@@ -394,7 +394,12 @@ impl<'m, G: Geometry> Mmu<'m, G> {
     /// Where `va` lies, without an access: nothing is counted, marked or moved. Asks the fast
     /// cache first.
     #[inline]
-    pub fn translate(&mut self, memory: &Physical<'_>, va: VirtAddr, mode: Mode) -> Option<PhysAddr> {
+    pub fn translate(
+        &mut self,
+        memory: &Physical<'_>,
+        va: VirtAddr,
+        mode: Mode,
+    ) -> Option<PhysAddr> {
         match self.lookaside.read(va, mode) {
             Some(at) => Some(at),
             None => self.translate_slow(memory, va, mode),
@@ -437,9 +442,7 @@ impl<'m, G: Geometry> Mmu<'m, G> {
     }
 
     /// What the fast cache holds, for the checker.
-    pub(super) fn fast(
-        &self,
-    ) -> impl Iterator<Item = (VirtAddr, Mode, PhysAddr, bool)> + '_ {
+    pub(super) fn fast(&self) -> impl Iterator<Item = (VirtAddr, Mode, PhysAddr, bool)> + '_ {
         self.lookaside.held()
     }
 

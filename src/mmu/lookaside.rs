@@ -64,8 +64,7 @@ impl<'m> Lookaside<'m> {
     #[must_use]
     pub fn read(&self, va: VirtAddr, mode: Mode) -> Option<PhysAddr> {
         let line = self.lines.get(self.at(va))?;
-        (line.read_tag == tag(va, mode))
-            .then(|| PhysAddr::new(va.raw().wrapping_add(line.addend)))
+        (line.read_tag == tag(va, mode)).then(|| PhysAddr::new(va.raw().wrapping_add(line.addend)))
     }
 
     /// Where a store to `va` goes.
@@ -73,8 +72,7 @@ impl<'m> Lookaside<'m> {
     #[must_use]
     pub fn write(&self, va: VirtAddr, mode: Mode) -> Option<PhysAddr> {
         let line = self.lines.get(self.at(va))?;
-        (line.write_tag == tag(va, mode))
-            .then(|| PhysAddr::new(va.raw().wrapping_add(line.addend)))
+        (line.write_tag == tag(va, mode)).then(|| PhysAddr::new(va.raw().wrapping_add(line.addend)))
     }
 
     /// Keeps a translation; `write` if stores may use it too.

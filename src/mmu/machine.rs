@@ -35,6 +35,7 @@ mod resolve;
 
 pub use check::{Damage, Invariant};
 pub use forge::Forge;
+pub use kernel::{LINEAR_BYTES, LINEAR_START};
 pub use pages::{FaultCounts, PageMap, Sizes};
 pub use report::Report;
 pub use resolve::{FaultTrace, Resolution};

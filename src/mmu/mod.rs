@@ -13,19 +13,33 @@
 //! | [`fault`] | everything that can go wrong with an access, and the signal it becomes |
 //! | [`area`] | one virtual memory area, and the constants of Linux's memory calls |
 //! | [`effects`] | what a change of areas asks of whoever keeps the pages |
+//! | [`areas`] | the areas of address spaces: B+trees with the largest hole at hand |
+//! | [`space`] | an address space: Linux's `mmap`, `brk` and the rest, errors and limits included |
+//! | [`physical`] | frames, their owners and their words |
+//! | [`tables`] | page tables, which lie in frames |
+//! | [`tlb`] | the modelled TLB, which reports count |
+//! | [`lookaside`] | the translation cache that only makes the model fast |
+//! | [`cpu`] | the processor's part: CR3, the walker, permissions |
+//! | [`replace`] | who goes when memory is full: FIFO, LRU, CLOCK, RANDOM, OPT |
+//! | [`swap`] | the swap device |
+//! | [`objects`] | files and shared memory |
+//! | [`machine`] | all of it together, and the kernel between the parts |
 #![forbid(unsafe_code)]
 
 pub mod addr;
 pub mod area;
+pub mod areas;
+pub mod cpu;
 pub mod effects;
 pub mod entry;
 pub mod fault;
 pub mod geometry;
-pub mod cpu;
 pub mod lookaside;
+pub mod machine;
 pub mod objects;
 pub mod physical;
 pub mod replace;
+pub mod space;
 pub mod swap;
 pub mod tables;
 pub mod tlb;

@@ -292,7 +292,9 @@ impl<G: Geometry> Tables<G> {
     pub(super) fn set(memory: &mut Physical<'_>, slot: PhysAddr, entry: Entry<G>) {
         let was = memory.entry::<G>(slot) != Entry::EMPTY;
         let is = entry != Entry::EMPTY;
-        if was != is && let Some(frame) = slot.frame() {
+        if was != is
+            && let Some(frame) = slot.frame()
+        {
             let record = memory.record_mut(frame);
             if is {
                 record.refs += 1;
@@ -478,22 +480,6 @@ impl<G: Geometry> Tables<G> {
             let entry = memory.entry::<G>(Self::slot_in(table, index));
             if entry.is_present() && !is_huge(level, entry) {
                 self.visit_table(memory, entry.address(), level - 1, kernel, visit);
-            }
-        }
-    }
-
-    /// Calls `visit` for each leaf of a table of level `level`.
-    pub(super) fn each_entry(
-        memory: &Physical<'_>,
-        table: PhysAddr,
-        level: usize,
-        visit: &mut dyn FnMut(PhysAddr, Entry<G>),
-    ) {
-        for index in 0..G::entries(level) {
-            let slot = Self::slot_in(table, index);
-            let entry = memory.entry::<G>(slot);
-            if entry != Entry::EMPTY && (level == 0 || is_huge(level, entry)) {
-                visit(slot, entry);
             }
         }
     }

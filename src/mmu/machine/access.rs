@@ -259,7 +259,12 @@ impl<G: Geometry> Machine<'_, G> {
     /// # Errors
     /// `EFAULT` if not even the first byte can be had; if a later one cannot, the number of
     /// bytes before its page is the answer.
-    pub fn copy_in(&mut self, space: super::SpaceId, va: u64, out: &mut [u8]) -> Result<usize, Errno> {
+    pub fn copy_in(
+        &mut self,
+        space: super::SpaceId,
+        va: u64,
+        out: &mut [u8],
+    ) -> Result<usize, Errno> {
         let len = out.len();
         self.copy(space, va, len, false, |machine, at, from, to| {
             machine.pages.memory.read(at, &mut out[from..to]);
@@ -270,7 +275,12 @@ impl<G: Geometry> Machine<'_, G> {
     ///
     /// # Errors
     /// As [`Machine::copy_in`].
-    pub fn copy_out(&mut self, space: super::SpaceId, va: u64, bytes: &[u8]) -> Result<usize, Errno> {
+    pub fn copy_out(
+        &mut self,
+        space: super::SpaceId,
+        va: u64,
+        bytes: &[u8],
+    ) -> Result<usize, Errno> {
         self.copy(space, va, bytes.len(), true, |machine, at, from, to| {
             machine.pages.memory.write(at, &bytes[from..to]);
         })

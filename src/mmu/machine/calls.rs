@@ -54,7 +54,14 @@ impl<'m, G: Geometry> Machine<'m, G> {
     /// # Errors
     /// As [`Machine::mmap`].
     pub fn map_anonymous(&mut self, len: u64, prot: u32) -> Result<u64, Errno> {
-        self.mmap(0, len, prot, linux::MAP_PRIVATE | linux::MAP_ANONYMOUS, None, 0)
+        self.mmap(
+            0,
+            len,
+            prot,
+            linux::MAP_PRIVATE | linux::MAP_ANONYMOUS,
+            None,
+            0,
+        )
     }
 
     /// `munmap`.

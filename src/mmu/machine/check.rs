@@ -186,7 +186,10 @@ impl<G: Geometry> Pages<'_, G> {
             frames += nodes;
         }
         // A table in two places was counted twice.
-        let all = self.all_frames().filter(|f| self.is(*f, Use::Table)).count();
+        let all = self
+            .all_frames()
+            .filter(|f| self.is(*f, Use::Table))
+            .count();
         ensure(frames == all, Invariant::Tables, frames as u64)
     }
 
@@ -225,7 +228,10 @@ impl<G: Geometry> Pages<'_, G> {
                 cached += 1;
             }
         }
-        let all = self.all_frames().filter(|f| self.is(*f, Use::Cached)).count();
+        let all = self
+            .all_frames()
+            .filter(|f| self.is(*f, Use::Cached))
+            .count();
         ensure(cached == all, Invariant::Cache, cached as u64)
     }
 
@@ -245,7 +251,7 @@ impl<G: Geometry> Pages<'_, G> {
             // A free slot has no reference, before and after.
             self.swap.record(*slot).refs() != 0
         });
-        self.each_reference(1);
+        let _ = self.each_reference(1);
         for slot in (0..self.swap.slots() as u32).map(crate::mmu::addr::SwapSlot::new) {
             used += usize::from(self.swap.record(slot).refs() > 0);
         }
@@ -328,8 +334,8 @@ impl<G: Geometry> Pages<'_, G> {
         }
         for frame in self.all_frames() {
             let record = self.memory.record(frame);
-            let may_go = matches!(record.usage, Use::Anonymous | Use::Cached)
-                && !record.has(mark::PINNED);
+            let may_go =
+                matches!(record.usage, Use::Anonymous | Use::Cached) && !record.has(mark::PINNED);
             let sound = may_go == record.has(mark::LISTED);
             ensure(sound, Invariant::Listed, u64::from(frame.raw()))?;
             listed -= usize::from(may_go).min(listed);

@@ -25,10 +25,7 @@ impl<G: Geometry> Pages<'_, G> {
             return entry;
         };
         let kept = entry.bits()
-            & (Entry::<G>::ACCESSED
-                | Entry::<G>::DIRTY
-                | Entry::<G>::COW
-                | Entry::<G>::LAZY_FREE);
+            & (Entry::<G>::ACCESSED | Entry::<G>::DIRTY | Entry::<G>::COW | Entry::<G>::LAZY_FREE);
         if rights == Rights::NONE {
             return Entry::hidden(frame).with(kept);
         }

@@ -175,13 +175,7 @@ impl<G: Geometry> Pages<'_, G> {
         Some(())
     }
 
-    fn map_huge(
-        &mut self,
-        space: usize,
-        area: &Area,
-        va: u64,
-        level: usize,
-    ) -> Result<(), Errno> {
+    fn map_huge(&mut self, space: usize, area: &Area, va: u64, level: usize) -> Result<(), Errno> {
         let pages = (G::span(level) / crate::mmu::addr::PAGE) as u32;
         let first = self.memory.take_run(pages, Use::Anonymous);
         let first = first.ok_or(Errno::ENOMEM)?;

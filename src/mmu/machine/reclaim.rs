@@ -20,8 +20,7 @@ impl<G: Geometry> Pages<'_, G> {
         loop {
             let swap = self.swap.has_room();
             let victim = self.policy.victim(self.memory.records(), &|record| {
-                !record.has(mark::PINNED)
-                    && (swap || record.marks & (mark::FILE | mark::LAZY) != 0)
+                !record.has(mark::PINNED) && (swap || record.marks & (mark::FILE | mark::LAZY) != 0)
             });
             let Some(victim) = victim else {
                 return false;
