@@ -15,6 +15,8 @@ impl Errno {
     pub const EAGAIN: Errno = Errno(11);
     /// Out of memory, of address space, of areas; or a hole.
     pub const ENOMEM: Errno = Errno(12);
+    /// The object does not allow it.
+    pub const EACCES: Errno = Errno(13);
     /// An address that cannot be used.
     pub const EFAULT: Errno = Errno(14);
     /// Something is there already.
@@ -33,6 +35,8 @@ pub mod linux {
     pub const PROT_WRITE: u32 = 2;
     /// Instruction fetches.
     pub const PROT_EXEC: u32 = 4;
+    /// For atomic operations; means nothing on x86.
+    pub const PROT_SEM: u32 = 8;
     /// Down to the beginning of a growing area.
     pub const PROT_GROWSDOWN: u32 = 0x0100_0000;
     /// Up to the end of a growing area.
@@ -54,6 +58,10 @@ pub mod linux {
     pub const MAP_NORESERVE: u32 = 0x4000;
     /// Faulted in at once.
     pub const MAP_POPULATE: u32 = 0x8000;
+    /// Not faulted in, [`MAP_POPULATE`] or not.
+    pub const MAP_NONBLOCK: u32 = 0x1_0000;
+    /// A thread's stack: no huge pages.
+    pub const MAP_STACK: u32 = 0x2_0000;
     /// Of the pool of huge pages.
     pub const MAP_HUGETLB: u32 = 0x4_0000;
     /// Exactly there, if nothing is.
@@ -153,10 +161,17 @@ impl Traits {
     pub const NO_RESERVE: Traits = Traits(1 << 6);
     /// Not in core dumps.
     pub const DONT_DUMP: Traits = Traits(1 << 7);
-    /// The heap that brk moves.
+    /// The heap that brk moves. A space says so of areas that it is asked for; it is no reason
+    /// to keep areas apart, as it is none for the kernel.
     pub const HEAP: Traits = Traits(1 << 8);
     /// Counted as committed: private and writable at some time.
     pub const ACCOUNTED: Traits = Traits(1 << 9);
+    /// Read in order.
+    pub const SEQUENTIAL: Traits = Traits(1 << 10);
+    /// Read at random.
+    pub const RANDOM: Traits = Traits(1 << 11);
+    /// Equal pages may be merged.
+    pub const MERGEABLE: Traits = Traits(1 << 12);
 
     /// Whether all of `other` are set.
     #[must_use]

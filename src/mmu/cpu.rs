@@ -285,11 +285,11 @@ impl<'m, G: Geometry> Mmu<'m, G> {
             self.count(access);
             return Ok(PhysAddr::new(va.raw()));
         };
-        self.count(access);
         if let Some(hit) = self.tlb.lookup::<G>(va, self.asid) {
             if cached_permits(hit.cached, access, mode)
                 && (access != Access::Write || hit.cached.dirty())
             {
+                self.count(access);
                 self.keep_last(va, mode, hit.cached, hit.level);
                 return Ok(hit.cached.target(va, G::span(hit.level)));
             }
@@ -361,6 +361,7 @@ impl<'m, G: Geometry> Mmu<'m, G> {
         if entry != walked.entry {
             memory.set_entry(walked.slot, entry);
         }
+        self.count(access);
         let cached = Cached::of(entry, walked.flags);
         self.tlb.fill::<G>(va, self.asid, walked.level, cached);
         self.keep_last(va, mode, cached, walked.level);

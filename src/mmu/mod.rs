@@ -15,10 +15,23 @@
 //! | [`effects`] | what a change of areas asks of whoever keeps the pages |
 //! | [`segment`] | segments: logical addresses, limits and levels; segments over pages; memory of whole segments |
 //! | [`listing`] | the text of `/proc/PID/maps` and `/proc/PID/smaps`, read and written |
+//! | [`areas`] | the areas of address spaces: B+trees with the largest hole at hand |
+//! | [`space`] | an address space: Linux's `mmap`, `brk` and the rest, errors and limits included |
+//! | [`physical`] | frames, their owners and their words |
+//! | [`tables`] | page tables, which lie in frames |
+//! | [`tlb`] | the modelled TLB, which reports count |
+//! | [`lookaside`] | the translation cache that only makes the model fast |
+//! | [`cpu`] | the processor's part: CR3, the walker, permissions |
+//! | [`replace`] | who goes when memory is full: FIFO, LRU, CLOCK, RANDOM, OPT |
+//! | [`swap`] | the swap device |
+//! | [`objects`] | files and shared memory |
+//! | [`machine`] | all of it together, and the kernel between the parts |
+//! | [`states`] | what an allocator knows of each page |
 #![forbid(unsafe_code)]
 
 pub mod addr;
 pub mod area;
+pub mod areas;
 pub mod cpu;
 pub mod effects;
 pub mod entry;
@@ -26,10 +39,12 @@ pub mod fault;
 pub mod geometry;
 pub mod listing;
 pub mod lookaside;
+pub mod machine;
 pub mod objects;
 pub mod physical;
 pub mod replace;
 pub mod segment;
+pub mod space;
 pub mod states;
 pub mod swap;
 pub mod tables;

@@ -25,9 +25,9 @@ pub enum Use {
     Free,
     /// A page table (or a piece of one).
     Table,
-    /// A private page: [`FrameRecord::page`] is a page that maps it.
+    /// A private page.
     Anonymous,
-    /// A page of an object: [`FrameRecord::page`] is its number in the object.
+    /// A page of an object: [`FrameRecord::index`] is its number in the object.
     Cached,
     /// Taken for something of the kernel's: never moved, never counted as a program's.
     Kernel,
@@ -52,8 +52,10 @@ pub mod mark {
 /// What is known of a frame. Plain data, to be handed in as storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameRecord {
-    /// A page number: see [`Use`].
+    /// A virtual page that maps the frame, if any does: where to look first.
     pub page: u64,
+    /// The number of a cached page in its object.
+    pub index: u64,
     /// Entries that name it, and one more if an object's cache does. For a table: its entries
     /// that say something.
     pub refs: u32,
@@ -63,7 +65,7 @@ pub struct FrameRecord {
     pub next: u32,
     /// The object of a cached page.
     pub object: u32,
-    /// The address space of [`FrameRecord::page`] of a private page.
+    /// The address space of [`FrameRecord::page`].
     pub space: u16,
     /// What it is used for.
     pub usage: Use,
@@ -75,6 +77,7 @@ impl FrameRecord {
     /// A record of nothing, to make storage of.
     pub const EMPTY: FrameRecord = FrameRecord {
         page: 0,
+        index: 0,
         refs: 0,
         prev: NONE,
         next: NONE,
@@ -336,6 +339,11 @@ impl<'m> Physical<'m> {
     /// All records, for a policy.
     #[inline]
     pub(super) fn records(&mut self) -> &mut [FrameRecord] {
+        self.frames
+    }
+
+    /// All records, to look at.
+    pub(super) fn all_records(&self) -> &[FrameRecord] {
         self.frames
     }
 

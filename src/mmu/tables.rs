@@ -484,22 +484,6 @@ impl<G: Geometry> Tables<G> {
         }
     }
 
-    /// Calls `visit` for each leaf of a table of level `level`.
-    pub(super) fn each_entry(
-        memory: &Physical<'_>,
-        table: PhysAddr,
-        level: usize,
-        visit: &mut dyn FnMut(PhysAddr, Entry<G>),
-    ) {
-        for index in 0..G::entries(level) {
-            let slot = Self::slot_in(table, index);
-            let entry = memory.entry::<G>(slot);
-            if entry != Entry::EMPTY && (level == 0 || is_huge(level, entry)) {
-                visit(slot, entry);
-            }
-        }
-    }
-
     /// Frames of the root.
     #[must_use]
     pub fn root_frames() -> usize {
