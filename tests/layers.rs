@@ -92,6 +92,7 @@ const LAW: Law = Law {
         "heap/grow.rs",
         "heap/mod.rs",
         // System calls.
+        "os/audit.rs",
         "os/call.rs",
         "os/flaky.rs",
         "os/kernel.rs",
@@ -100,6 +101,8 @@ const LAW: Law = Law {
         "os/nodes.rs",
         "os/pages.rs",
         "os/process.rs",
+        // The simulation's block of memory.
+        "os/sim.rs",
         // The exported names.
         "preload/lib.rs",
         "preload/lifecycle.rs",

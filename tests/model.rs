@@ -11,7 +11,7 @@ mod support;
 
 use model::{Script, Source, World};
 #[cfg(not(miri))]
-use {fencepost::heap::RUNGS, fencepost::os::Kernel, model::host::CALLS};
+use {fencepost::heap::RUNGS, fencepost::os::Kernel, fencepost::os::SIM_CALLS as CALLS};
 
 const SCRIPTS: u64 = if cfg!(miri) { 1 } else { 400 };
 const LENGTH: usize = if cfg!(miri) { 50 } else { 200 };

@@ -7,8 +7,8 @@
 mod model;
 
 use fencepost::arena::{Maps, Owned};
+use fencepost::os::SIM_CALLS as CALLS;
 use fencepost::os::{Flaky, Ledger, Region};
-use model::host::CALLS;
 use model::{Ground, Host, Op, Plan, Rng, Script, Source, World};
 
 /// A script that makes every kind of call that a heap makes.

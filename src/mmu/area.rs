@@ -29,6 +29,8 @@ impl Errno {
 
 /// The numbers that Linux's memory calls take, on x86-64.
 pub mod linux {
+    /// No access.
+    pub const PROT_NONE: u32 = 0;
     /// Loads.
     pub const PROT_READ: u32 = 1;
     /// Stores.

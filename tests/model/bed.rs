@@ -2,13 +2,13 @@
 
 use fencepost::chunk::{Chunk, State};
 use fencepost::heap::{Batch, Growth, Heap};
-use fencepost::os::{Block, Flaky, Ledger, Os, PageState, Region};
+use fencepost::os::{Flaky, Ledger, Os, PageState, Region, Watched};
 use fencepost::size::{HEADER, Native};
 
 use super::{Ground, Host, Plan};
 
 /// A chunk of a [`Bed`].
-pub type Piece = Chunk<'static, Block>;
+pub type Piece = Chunk<'static, Watched<'static>>;
 
 /// A heap that grows by the break.
 #[derive(Debug)]
