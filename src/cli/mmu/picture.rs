@@ -278,7 +278,12 @@ fn end(document: &mut Document, story: &Story, height: f64) {
             let lines = [
                 format!("Physical address {at:#x}"),
                 format!(
-                    "First access: TLB miss, {} ({} and the byte)",
+                    "First access: TLB miss, {}{} ({} and the byte)",
+                    if story.fresh.is_some() {
+                        "page fault, the kernel maps the page, begun again: "
+                    } else {
+                        ""
+                    },
                     counted(first, "memory access"),
                     counted(first - 1, "entry"),
                 ),

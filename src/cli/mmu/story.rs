@@ -16,6 +16,8 @@ use fencepost::mmu::tlb::{Shape, Tlb, TlbLine};
 pub enum Page {
     /// A page that may be read and written
     ReadWrite,
+    /// The same, never touched yet: the kernel has promised it and mapped nothing
+    Fresh,
     /// A page that may be read only
     ReadOnly,
     /// A page of instructions: it may be read and executed
@@ -143,6 +145,8 @@ pub struct Story {
     pub mapped: String,
     /// CR3.
     pub root: u64,
+    /// The walk of the access that made the kernel map a fresh page.
+    pub fresh: Option<Vec<Step>>,
     /// The entries on the way; none if there was no walk.
     pub steps: Vec<Step>,
     /// How it ended.
@@ -171,7 +175,13 @@ pub fn tell<G: Geometry>(scene: Scene) -> Story {
         memory.take_at(FrameNumber::new(frame), Use::Kernel);
     }
     let mut tables = Tables::<G>::new(&mut memory).expect("there are frames for all tables");
-    let mapped = map(&mut tables, &mut memory, &scene);
+    let promised = scene.page == Page::Fresh && G::is_canonical(va);
+    let mapped = if promised {
+        let start = scene.va & !(G::span(scene.level) - 1);
+        format!("nothing yet, but the kernel has promised zeros from {start:#x} on")
+    } else {
+        map(&mut tables, &mut memory, &scene)
+    };
 
     let mut lines = vec![TlbLine::EMPTY; Shape::L1.lines() + Shape::L2.lines()];
     let tlb = Tlb::new(&mut lines, Shape::L1, Shape::L2);
@@ -186,28 +196,47 @@ pub fn tell<G: Geometry>(scene: Scene) -> Story {
         };
         (reached, mmu.counts.references - before)
     };
+    let walk = |tables: &Tables<G>, memory: &Physical<'_>| {
+        let mut steps = Vec::new();
+        if G::is_canonical(va) {
+            tables.walk(memory, va, |step| steps.push(show(step)));
+        }
+        steps
+    };
+    let fresh = promised.then(|| {
+        // The fault, and what the kernel does about it.
+        let (refused, _) = reach(&mut memory);
+        assert!(refused.is_err(), "nothing is mapped yet");
+        let steps = walk(&tables, &memory);
+        map(&mut tables, &mut memory, &scene);
+        steps
+    });
     let (first, references) = reach(&mut memory);
     let (again, references_again) = reach(&mut memory);
     assert_eq!(first, again, "the same access ends the same way");
     let hit = mmu.tlb.counts.hits() > 0;
 
-    let mut steps = Vec::new();
-    if G::is_canonical(va) {
-        tables.walk(&memory, va, |step| steps.push(show(step)));
-    }
+    let steps = walk(&tables, &memory);
     let end = match first {
         Ok(at) => End::Reached {
             page: at.raw() & !(G::span(scene.level) - 1),
             at: at.raw(),
         },
-        Err(refused) => End::Refused(Fault {
-            cause: cause(&tables, &memory, va, scene.access, scene.mode),
-            addr: va,
-            access: scene.access,
-            mode: scene.mode,
-            present: refused.present,
-            instruction: 0,
-        }),
+        Err(refused) => {
+            let mut cause = cause(&tables, &memory, va, scene.access, scene.mode);
+            // The area's rights come first, and only this scene knows them.
+            if cause == Cause::Guard && scene.access == Access::Exec && G::HAS_NX {
+                cause = Cause::ExecNx;
+            }
+            End::Refused(Fault {
+                cause,
+                addr: va,
+                access: scene.access,
+                mode: scene.mode,
+                present: refused.present,
+                instruction: 0,
+            })
+        }
     };
     Story {
         scene,
@@ -218,6 +247,7 @@ pub fn tell<G: Geometry>(scene: Scene) -> Story {
         names: names(G::LEVELS),
         mapped,
         root: tables.root().raw(),
+        fresh,
         steps,
         end,
         references: [references, references_again],
@@ -238,7 +268,7 @@ fn map<G: Geometry>(tables: &mut Tables<G>, memory: &mut Physical<'_>, scene: &S
     }
     let user = |rights| (Entry::<G>::user_flags(rights), format!("{rights}"));
     let (flags, what) = match scene.page {
-        Page::ReadWrite => user(Rights::READ_WRITE),
+        Page::ReadWrite | Page::Fresh => user(Rights::READ_WRITE),
         Page::ReadOnly => user(Rights::READ),
         Page::Code => user(Rights::READ.or(Rights::EXEC)),
         Page::Kernel => {
@@ -251,7 +281,7 @@ fn map<G: Geometry>(tables: &mut Tables<G>, memory: &mut Physical<'_>, scene: &S
         }
         Page::Guard => {
             put(tables, memory, va, Entry::GUARD);
-            return "a guard, which has no frame".into();
+            return "a guard, which has no frame, in an area that is rw-".into();
         }
         Page::None => return "nothing".into(),
     };

@@ -8,7 +8,7 @@ use fencepost::mmu::geometry::{Flat, Geometry, Pae, X86L2, X86L4, X86L5};
 
 use super::address::{Doing, access_name, counted, mode_name, number, size};
 use super::picture;
-use super::story::{End, Page, Scene, Story, reason, table_frames, tell};
+use super::story::{End, Page, Scene, Step, Story, reason, table_frames, tell};
 use crate::failure::Failure;
 use crate::man::print;
 
@@ -181,7 +181,16 @@ fn tell_all(out: &mut String, story: &Story) -> std::fmt::Result {
         out,
         "First {what}: the TLB is empty, the tables are walked.\n"
     )?;
-    walk(out, story)?;
+    if let Some(steps) = &story.fresh {
+        walk(out, story, steps)?;
+        writeln!(
+            out,
+            "\n  Page fault. The area allows the access, so the kernel makes the tables that are\n  \
+             missing, takes a frame, fills it with zeros and stores the entry. The same\n  \
+             instruction begins again:\n"
+        )?;
+    }
+    walk(out, story, &story.steps)?;
     match &story.end {
         End::Reached { page, at } => {
             writeln!(
@@ -275,15 +284,13 @@ fn boxes(out: &mut String, story: &Story) -> std::fmt::Result {
 }
 
 /// CR3, and the entries that were read.
-fn walk(out: &mut String, story: &Story) -> std::fmt::Result {
+fn walk(out: &mut String, story: &Story, steps: &[Step]) -> std::fmt::Result {
     writeln!(out, "  CR3 = {:#x}", story.root)?;
-    let widest = |text: fn(&super::story::Step) -> String| {
-        story.steps.iter().map(|s| text(s).len()).max().unwrap_or(0)
-    };
+    let widest = |text: fn(&Step) -> String| steps.iter().map(|s| text(s).len()).max().unwrap_or(0);
     let index_width = widest(|step| step.index.to_string());
     let slot_width = widest(|step| format!("{:#x}", step.slot));
     let table_width = widest(|step| format!("{:#x}", step.table));
-    for step in &story.steps {
+    for step in steps {
         writeln!(
             out,
             "  level {} ({})  table {:<table_width$}  entry {:>index_width$} at {:<slot_width$}  \

@@ -132,6 +132,36 @@ fn huge_pages_end_the_walk_early() {
     assert!(told.contains("2 memory accesses: 1 entry and the byte"));
 }
 
+#[test]
+fn a_fresh_page_is_mapped_by_its_first_access() {
+    let told = print("translate 0xb7001008 -g x86-2 --frame 2 --page fresh --write");
+    let walks = "\
+  CR3 = 0x10000
+  level 1 (PGD)  table 0x10000  entry 732 at 0x10b70  00000000  ----------  -> nothing
+
+  Page fault. The area allows the access, so the kernel makes the tables that are
+  missing, takes a frame, fills it with zeros and stores the entry. The same
+  instruction begins again:
+
+  CR3 = 0x10000
+  level 1 (PGD)  table 0x10000  entry 732 at 0x10b70  00011027  PWUA-----X  -> table 0x11000
+  level 0 (PTE)  table 0x11000  entry   1 at 0x11004  00002067  PWUAD----X  -> frame 0x2
+
+  physical address 0x2000 + 0x8 = 0x2008
+";
+    assert!(told.contains(walks), "{told}");
+    assert!(told.contains("3 memory accesses: 2 entries and the byte"));
+    assert!(told.contains("Second write in user mode: TLB hit."));
+    let svg = picture("translate 0xb7001008 -g x86-2 --page fresh");
+    let shown = texts(&svg);
+    assert!(
+        shown
+            .iter()
+            .any(|text| text.contains("the kernel maps the page, begun again: 3 memory")),
+        "{shown:?}"
+    );
+}
+
 /// Everything that can be wrong, with what processor and Linux make of it.
 #[test]
 fn every_fault_has_its_signature() {
@@ -175,6 +205,12 @@ fn every_fault_has_its_signature() {
         ),
         ("--page guard", "is a guard", "0x4", "1 SEGV_MAPERR"),
         ("--page guard --write", "is a guard", "0x6", "1 SEGV_MAPERR"),
+        (
+            "--page guard --exec",
+            "not be executed",
+            "0x14",
+            "2 SEGV_ACCERR",
+        ),
         ("--page kernel", "the kernel's", "0x5", "1 SEGV_MAPERR"),
     ] {
         let told = print(&format!("{mapped} {line}"));
