@@ -75,6 +75,19 @@ impl<'m, G: Geometry> Machine<'m, G> {
         self.memory.write(slot, &bytes[..G::ENTRY_BYTES]);
     }
 
+    /// Turns a flag of the level 1 entry over.
+    fn change_above(&mut self, page: u64, flag: u64) {
+        let mut above = None;
+        self.tables.walk(&self.memory, VirtAddr::new(page), |step| {
+            if step.level == 1 {
+                above = Some((step.slot, step.entry.bits() ^ flag));
+            }
+        });
+        let (slot, bits) = above.unwrap();
+        self.memory
+            .write(slot, &bits.to_le_bytes()[..G::ENTRY_BYTES]);
+    }
+
     fn paged(&mut self) -> Paged<'_, 'm, G> {
         Paged {
             mmu: &mut self.mmu,
@@ -128,6 +141,14 @@ fn page_faults_under_segments_have_their_causes() {
     machine.put(0x5000_2000, Entry::GUARD);
     machine.put(0x5000_3000, Entry::hidden(FrameNumber::new(9)));
     machine.put(0x5000_4000, Entry::present(FrameNumber::new(10), 0));
+    // Two tables further up forbid what the page would allow.
+    for (at, flag) in [
+        (0x6000_0000, Entry::<X86L4>::NO_EXECUTE),
+        (0x7000_0000, Entry::<X86L4>::USER),
+    ] {
+        machine.map(at, 11, Rights::READ.or(Rights::EXEC));
+        machine.change_above(at, flag);
+    }
     let mut table = [Segment::data(0, u64::MAX), Segment::code(0, u64::MAX)];
     let mut unit = Seg::new(&mut table, Linear(machine.paged()));
     let mut go = |at, access| {
@@ -148,6 +169,9 @@ fn page_faults_under_segments_have_their_causes() {
     assert_eq!(go(0x5000_3000, Write), Err((Cause::ProtWrite, 6)));
     assert_eq!(go(0x5000_4000, Read), Err((Cause::UserSupervisor, 5)));
     assert_eq!(go(0x5000_5000, Read), Err((Cause::NotMapped, 4)));
+    assert_eq!(go(0x6000_0000, Read), Ok(0xb000));
+    assert_eq!(go(0x6000_0000, Exec), Err((Cause::ExecNx, 0x15)));
+    assert_eq!(go(0x7000_0000, Exec), Err((Cause::UserSupervisor, 0x15)));
     assert_eq!(go(0x10, Write), Err((Cause::NullDeref, 6)));
     assert_eq!(
         go(0xffff_8000_0000_0000, Read),

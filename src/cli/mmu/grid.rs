@@ -228,6 +228,13 @@ mod tests {
     }
 
     #[test]
+    fn of_pages_that_nobody_needs_the_one_in_the_lowest_frame_goes() {
+        let steps = run(Choice::Opt, &[1, 2, 3, 4, 2], 3, 0);
+        assert_eq!(steps[3].frames, [Some(4), Some(2), Some(3)]);
+        assert!(!steps[4].fault);
+    }
+
+    #[test]
     fn twenty_thousand_random_references_over_128_frames() {
         let references = Pattern::Random.references(256, 20_000, 12345);
         let mut counter = Counter::new(&references, 0);
