@@ -1,9 +1,10 @@
 //! For tests of the checker: damage that no call can do.
 
 use crate::mmu::addr::{FrameNumber, SwapSlot, VirtAddr};
+use crate::mmu::cpu::Mmu;
 use crate::mmu::entry::Entry;
 use crate::mmu::geometry::Geometry;
-use crate::mmu::physical::FrameRecord;
+use crate::mmu::physical::{FrameRecord, Physical};
 use crate::mmu::replace::Policy;
 use crate::mmu::tables::Tables;
 
@@ -68,5 +69,11 @@ impl<'m, G: Geometry> Machine<'m, G> {
         Forge {
             pages: &mut self.pages,
         }
+    }
+
+    /// For tests of the hardware alone: the processor's part and memory, without a kernel.
+    #[doc(hidden)]
+    pub fn forge_hardware(&mut self) -> (&mut Mmu<'m, G>, &mut Physical<'m>) {
+        (&mut self.pages.mmu, &mut self.pages.memory)
     }
 }
