@@ -2,7 +2,7 @@
 //!
 //! A [`Policy`] keeps its order in the frame records: it costs no memory of its own. FIFO and
 //! LRU are lists, CLOCK is the list with a reference bit (second chance: Corbató 1968), RANDOM
-//! keeps a dense table in the same two links. OPT needs the future and is in [`offline`], with
+//! guesses. OPT needs the future and is in [`offline`], with
 //! Mattson's stack distances.
 
 pub mod offline;
@@ -154,14 +154,8 @@ impl Replacement {
 
     /// The listed frames, in the list's order, at most as many as there are frames: for checks.
     pub fn listed<'f>(&self, frames: &'f [FrameRecord]) -> impl Iterator<Item = FrameNumber> + 'f {
-        let dense = matches!(self.kind, Kind::Random(_));
-        let (mut at, mut place, len) = (self.list.head, 0, self.list.len);
+        let mut at = self.list.head;
         core::iter::from_fn(move || {
-            if dense {
-                let frame = (place < len).then(|| frames[place as usize].next)?;
-                place += 1;
-                return Some(FrameNumber::new(frame));
-            }
             let frame = (at != NONE).then_some(at)?;
             at = frames[frame as usize].next;
             Some(FrameNumber::new(frame))
@@ -179,37 +173,10 @@ impl Replacement {
     }
 }
 
-/// RANDOM's table: place `i` of it is `frames[i].next`, and `frames[f].prev` is the place of
-/// frame `f`.
-mod dense {
-    use super::{FrameRecord, List, mark};
-
-    pub(super) fn append(list: &mut List, frames: &mut [FrameRecord], frame: u32) {
-        frames[list.len as usize].next = frame;
-        frames[frame as usize].prev = list.len;
-        frames[frame as usize].marks |= mark::LISTED;
-        list.len += 1;
-    }
-
-    pub(super) fn remove(list: &mut List, frames: &mut [FrameRecord], frame: u32) {
-        let place = frames[frame as usize].prev;
-        list.len -= 1;
-        let last = frames[list.len as usize].next;
-        frames[place as usize].next = last;
-        frames[last as usize].prev = place;
-        frames[frame as usize].marks &= !mark::LISTED;
-    }
-}
-
 impl Policy for Replacement {
     fn insert(&mut self, frames: &mut [FrameRecord], frame: FrameNumber) {
-        match self.kind {
-            Kind::Random(_) => dense::append(&mut self.list, frames, frame.raw()),
-            _ => {
-                self.list.append(frames, frame.raw());
-                frames[frame.raw() as usize].marks |= mark::REFERENCED;
-            }
-        }
+        self.list.append(frames, frame.raw());
+        frames[frame.raw() as usize].marks |= mark::REFERENCED;
     }
 
     #[inline]
@@ -251,21 +218,29 @@ impl Policy for Replacement {
                 None
             }
             Kind::Random(_) => {
-                let len = u64::from(self.list.len);
-                let first = self.next_random().checked_rem(len)?;
-                (0..len)
-                    .map(|i| frames[((first + i) % len) as usize].next)
-                    .find(|frame| accept(&frames[*frame as usize]))
+                // When memory is full nearly every frame is listed, so guessing is quick.
+                let all = frames.len() as u64;
+                let may = |frame: &u32| {
+                    let record = &frames[*frame as usize];
+                    record.has(mark::LISTED) && accept(record)
+                };
+                for _ in 0..64 {
+                    let guess = self.next_random().checked_rem(all)? as u32;
+                    if may(&guess) {
+                        return Some(FrameNumber::new(guess));
+                    }
+                }
+                let first = self.next_random() % all;
+                (0..all)
+                    .map(|i| ((first + i) % all) as u32)
+                    .find(may)
                     .map(FrameNumber::new)
             }
         }
     }
 
     fn remove(&mut self, frames: &mut [FrameRecord], frame: FrameNumber) {
-        match self.kind {
-            Kind::Random(_) => dense::remove(&mut self.list, frames, frame.raw()),
-            _ => self.list.unlink(frames, frame.raw()),
-        }
+        self.list.unlink(frames, frame.raw());
     }
 }
 

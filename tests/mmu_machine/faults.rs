@@ -460,7 +460,7 @@ fn lazily_freed_pages_go_without_swap() {
     // Until there is pressure the contents are there; a store keeps them.
     assert_eq!((load(&mut m, 0x7000), load(&mut m, 0x8000)), (Ok(1), Ok(2)));
     store(&mut m, 0x9000, 30).expect("mapped");
-    for page in 4..10 {
+    for page in 4..11 {
         let done = touch(&mut m, 0x7000 + page * PAGE, Access::Write);
         if done.is_err() {
             break;

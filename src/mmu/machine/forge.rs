@@ -54,7 +54,14 @@ impl<G: Geometry> Forge<'_, '_, G> {
         self.pages.policy.remove(records, frame);
     }
 
-    /// The TLB keeps what the entry says now; the fast cache too.
+    /// The TLB alone forgets a page.
+    pub fn drop_line(&mut self, space: SpaceId, va: u64) {
+        let asid = self.pages.asid(usize::from(space.raw()));
+        let tlb = &mut self.pages.mmu.tlb;
+        tlb.drop_page::<G>(VirtAddr::new(va), asid);
+    }
+
+    /// The fast cache keeps what the entry says now.
     pub fn remember(&mut self, va: u64) {
         let va = VirtAddr::new(va);
         let user = crate::mmu::addr::Mode::User;
