@@ -83,7 +83,7 @@ impl List {
         let record = &mut frames[frame as usize];
         record.prev = NONE;
         record.next = NONE;
-        record.marks &= !(mark::LISTED | mark::REFERENCED);
+        record.marks &= !mark::LISTED;
         self.len -= 1;
     }
 
@@ -173,22 +173,38 @@ impl Replacement {
     }
 }
 
+/// The frame was used since the hand came by.
+#[inline]
+fn set_used(frames: &mut [FrameRecord], frame: FrameNumber) {
+    let number = frame.raw() as usize;
+    if let Some(group) = frames.get_mut(number / 64) {
+        group.used |= 1 << (number % 64);
+    }
+}
+
+/// Whether the frame was used; no more from now on.
+fn take_used(frames: &mut [FrameRecord], frame: FrameNumber) -> bool {
+    let number = frame.raw() as usize;
+    let bit = 1 << (number % 64);
+    let group = &mut frames[number / 64].used;
+    let used = *group & bit != 0;
+    *group &= !bit;
+    used
+}
+
 impl Policy for Replacement {
     fn insert(&mut self, frames: &mut [FrameRecord], frame: FrameNumber) {
         self.list.append(frames, frame.raw());
-        frames[frame.raw() as usize].marks |= mark::REFERENCED;
+        set_used(frames, frame);
     }
 
     #[inline]
     fn touch(&mut self, frames: &mut [FrameRecord], frame: FrameNumber) {
         let number = frame.raw();
-        let record = &mut frames[number as usize];
-        if !record.has(mark::LISTED) {
-            return;
-        }
         match self.kind {
-            Kind::Clock => record.marks |= mark::REFERENCED,
-            Kind::Lru if self.list.tail != number => {
+            // Of frames that are not listed the bit says nothing.
+            Kind::Clock => set_used(frames, frame),
+            Kind::Lru if self.list.tail != number && frames[number as usize].has(mark::LISTED) => {
                 self.list.unlink(frames, number);
                 self.list.append(frames, number);
             }
@@ -207,9 +223,8 @@ impl Policy for Replacement {
                 // Each frame gets its second chance; after two rounds nobody has one left.
                 for _ in 0..2 * self.list.len {
                     let head = self.list.head;
-                    let record = &mut frames[head as usize];
-                    let used = record.has(mark::REFERENCED);
-                    if !used && accept(record) {
+                    let used = take_used(frames, FrameNumber::new(head));
+                    if !used && accept(&frames[head as usize]) {
                         return Some(FrameNumber::new(head));
                     }
                     self.list.unlink(frames, head);
