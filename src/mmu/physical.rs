@@ -369,7 +369,7 @@ impl<'m> Physical<'m> {
         let word = self.words.get((at.raw() >> 3) as usize).copied();
         let word = word.unwrap_or(0);
         Entry::from_bits(if G::ENTRY_BYTES == 4 {
-            word >> (at.raw() & 4) * 8 & 0xffff_ffff
+            (word >> ((at.raw() & 4) * 8)) & 0xffff_ffff
         } else {
             word
         })
