@@ -20,7 +20,10 @@ fn fault_at(m: &mut M, at: u64, len: u64, access: Access) -> Fault {
         .expect_err("the access is illegal")
 }
 
-fn signature(m: &mut M, at: u64, access: Access) -> (Cause, u8, u32, i32, i32, u64) {
+/// Cause, exception, error code, signal, its code and address.
+type Seen = (Cause, u8, u32, i32, i32, u64);
+
+fn signature(m: &mut M, at: u64, access: Access) -> Seen {
     let fault = fault_at(m, at, 1, access);
     let s = fault.signature().expect("Linux knows it");
     (fault.cause, s.trap, s.error, s.signal, s.code, s.addr)
@@ -95,7 +98,7 @@ fn row_031_there_are_two_access_levels() {
 
 /// Everything of the taxonomy that Linux has a signal for, as measured on Linux 6.18:
 /// `tests` that compare with real signals are elsewhere.
-fn every_fault(m: &mut M) -> Vec<(&'static str, (Cause, u8, u32, i32, i32, u64))> {
+fn every_fault(m: &mut M) -> Vec<(&'static str, Seen)> {
     use Access::{Exec, Read, Write};
     let at = 0x10_0000u64;
     map(m, at, 8, RW);

@@ -238,7 +238,7 @@ impl<G: Geometry> World<G> {
 fn run<G: Geometry>(seed: u64, base: u64, frames: usize, slots: usize, kind: Kind) -> (u64, u64) {
     let options = Options {
         replacement: kind,
-        tagged: seed % 2 == 0,
+        tagged: seed.is_multiple_of(2),
         ..Options::DEFAULT
     };
     let mut world = World::<G>::new(base, frames, slots, options);
@@ -324,4 +324,12 @@ fn an_access_of_any_length_touches_each_of_its_pages() {
     );
     assert_eq!(done, Ok(()));
     assert_eq!(m.sizes(id).resident(), 5);
+    // None at all, and more than there is.
+    let mut access = |at, len| {
+        let user = fencepost::mmu::addr::Mode::User;
+        m.access(VirtAddr::new(at), len, Access::Write, user)
+    };
+    assert_eq!(access(0x5000_0000, 0), Ok(()));
+    let fault = access(0x10_0001, u64::MAX).expect_err("it ends");
+    assert_eq!(fault.addr, VirtAddr::new(0x10_0000 + 10 * PAGE));
 }
