@@ -7,7 +7,7 @@
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::cell::{Ref, RefCell};
 
-use fencepost::mmu::area::Limits;
+use fencepost::mmu::area::{Limits, Overcommit};
 use fencepost::mmu::areas::Node;
 use fencepost::mmu::geometry::X86L4;
 use fencepost::mmu::lookaside::LookasideLine;
@@ -18,6 +18,8 @@ use fencepost::mmu::space;
 use fencepost::mmu::swap::SwapRecord;
 use fencepost::mmu::tlb::TlbLine;
 use fencepost::os::{Computer, GRANULE, Mark, Os, OsError, Prot, SIM_CALLS, Sim, SimPlan, Watched};
+
+use super::Bound;
 
 /// How a [`Host`] is laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +48,14 @@ impl Plan {
         near: true,
         limits: Limits::NONE,
         frames: if cfg!(miri) { 1500 } else { 20_000 },
+    };
+
+    /// Little: a heap reaches the end of it.
+    pub const TIGHT: Plan = Plan {
+        breakable: 2 << 20,
+        mappable: if cfg!(miri) { 4 << 20 } else { 12 << 20 },
+        frames: if cfg!(miri) { 1500 } else { 4000 },
+        ..Plan::SMALL
     };
 
     /// Enough for a reserved granule too.
@@ -90,6 +100,7 @@ impl Drop for Kept {
 #[derive(Debug)]
 pub struct Host {
     sim: Sim<'static>,
+    limits: Limits,
     foreign: RefCell<Vec<(usize, usize)>>,
     computer: *mut RefCell<Computer<'static>>,
     memory: *mut u8,
@@ -105,6 +116,7 @@ impl Host {
             breakable,
             mappable,
             near,
+            limits: plan_limits,
             ..
         } = plan;
         let layout = Layout::from_size_align(3 * GRANULE + breakable + mappable, 16)
@@ -170,6 +182,7 @@ impl Host {
         };
         Host {
             sim,
+            limits: plan_limits,
             foreign: RefCell::default(),
             computer,
             memory,
@@ -217,6 +230,27 @@ impl Host {
     /// Somebody else's mapping stands right above the break, or goes away.
     pub fn set_wall(&self, stands: bool) {
         self.sim.set_wall(stands);
+    }
+
+    /// The process may have so much more of one thing than it has now; or what it was made
+    /// with.
+    pub fn limit(&self, bound: Option<(Bound, usize)>) {
+        let mut computer = self.sim.computer().borrow_mut();
+        let process = computer.current().expect("the process");
+        let space = computer.space_mut(process).expect("the process");
+        let (has, areas) = (space.totals(), space.len());
+        let limits = &mut space.limits;
+        *limits = self.limits;
+        match bound {
+            None => {}
+            Some((Bound::Space, n)) => limits.address_space = has.size + n as u64,
+            Some((Bound::Data, n)) => limits.data = has.data + n as u64,
+            Some((Bound::Memory, n)) => {
+                limits.overcommit = Overcommit::Never;
+                limits.memory = 2 * (has.committed + n as u64 + 1);
+            }
+            Some((Bound::Areas, n)) => limits.areas = areas + n,
+        }
     }
 
     /// Looks at what others own, and whether the computer is in order.
