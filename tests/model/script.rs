@@ -342,15 +342,15 @@ fn op(choices: &mut impl Choices) -> Op {
         72..78 => Op::Flush(choices.below(place), 1 + choices.below(40)),
         78..88 => Op::Realloc(choices.below(place), size(choices)),
         88 => Op::Consolidate,
-        89 | 90 => Op::Trim(choices.below(3) * 5000),
+        89 | 90 => Op::Trim([0, 5000, 10_000, usize::MAX - 5000][choices.below(4)]),
         91 => Op::Sbrk(1 + choices.below(9000)),
         92 | 93 => Op::Wall(choices.below(2)),
         94 | 95 => Op::Refuse(choices.below(3), 1 + choices.below(3)),
         96 => Op::Mxfast(choices.below(161)),
-        97 | 98 => Op::TopPad(choices.below(5) * 30_000),
+        97 | 98 => Op::TopPad([0, 30_000, 60_000, 90_000, isize::MAX as usize][choices.below(5)]),
         100 => Op::Limit(Bound::ALL[choices.below(3)].1, choices.below(5) * 40_000),
         101 => Op::Limit(Bound::Areas, choices.below(4)),
         102 => Op::Unlimited,
-        _ => Op::TrimThreshold(choices.below(5) * 60_000),
+        _ => Op::TrimThreshold([0, 60_000, 120_000, 180_000, usize::MAX][choices.below(5)]),
     }
 }
