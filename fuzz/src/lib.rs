@@ -9,6 +9,8 @@
 //! | [`parsers`] | texts that we read | themselves printed again, a second simple reader |
 
 pub mod allocator;
+pub mod bytes;
+pub mod c_entry;
 pub mod parsers;
 pub mod targets;
 

@@ -77,26 +77,3 @@ fn unprint(line: &str) -> Result<Vec<u8>, String> {
     }
     Ok(bytes)
 }
-
-/// Takes numbers and pieces off the fuzzer's bytes; zeros when they end.
-struct Bytes<'a>(&'a [u8]);
-
-impl<'a> Bytes<'a> {
-    fn take(&mut self, len: usize) -> &'a [u8] {
-        let (now, rest) = self.0.split_at(len.min(self.0.len()));
-        self.0 = rest;
-        now
-    }
-
-    fn byte(&mut self) -> u8 {
-        self.take(1).first().copied().unwrap_or(0)
-    }
-
-    /// A number of any size up to 64 bits, often one with few digits.
-    fn number(&mut self) -> u64 {
-        let width = usize::from(self.byte() % 9);
-        self.take(width)
-            .iter()
-            .fold(0, |sum, byte| sum << 8 | u64::from(*byte))
-    }
-}

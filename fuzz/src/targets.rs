@@ -17,7 +17,11 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 2] = [crate::allocator::TARGET, crate::parsers::TARGET];
+pub const TARGETS: [Target; 3] = [
+    crate::allocator::TARGET,
+    crate::c_entry::TARGET,
+    crate::parsers::TARGET,
+];
 
 /// The target of this name.
 #[must_use]
@@ -45,6 +49,11 @@ pub fn fuzz(name: &str, data: &[u8]) {
     static INDEX: OnceLock<usize> = OnceLock::new();
     let index = *INDEX.get_or_init(|| {
         chain::install();
+        // Large zeroed blocks come fresh from the system each time and need no memset.
+        // SAFETY: mallopt(3) has no requirements.
+        #[allow(unsafe_code)]
+        let set = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 20) };
+        assert_eq!(set, 1, "the C library's malloc");
         let known = TARGETS.iter().position(|target| target.name == name);
         known.expect("a target of the list")
     });

@@ -1,6 +1,6 @@
 //! `/proc/PID/maps` and `/proc/PID/smaps`.
 
-use super::Bytes;
+use crate::bytes::Bytes;
 use crate::targets::planted;
 use fencepost::mmu::addr::{PAGE, Rights};
 use fencepost::mmu::listing::{self, Line, Sizes};
@@ -83,7 +83,7 @@ pub fn made(data: &[u8]) {
     let mut bytes = Bytes(data);
     let mut text = Vec::new();
     let mut expected = Vec::new();
-    while !bytes.0.is_empty() && expected.len() < 20 {
+    while !bytes.is_empty() && expected.len() < 20 {
         let start = (bytes.number() & !(PAGE - 1)).min(u64::MAX - 2 * PAGE + 1);
         let room = (u64::MAX - start) / PAGE;
         let pages = 1 + bytes.number() % room;
