@@ -18,7 +18,7 @@ pub struct Totals {
     pub data: u64,
     /// Locked: what `RLIMIT_MEMLOCK` limits.
     pub locked: u64,
-    /// Promised: private and writable, at some time or now, without `MAP_NORESERVE`.
+    /// Promised: [`Traits::ACCOUNTED`].
     pub committed: u64,
 }
 

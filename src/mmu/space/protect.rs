@@ -6,7 +6,7 @@ use crate::mmu::addr::{PAGE, Rights};
 use crate::mmu::area::linux::{
     PROT_EXEC, PROT_GROWSDOWN, PROT_GROWSUP, PROT_READ, PROT_SEM, PROT_WRITE,
 };
-use crate::mmu::area::{Area, Errno, Traits};
+use crate::mmu::area::{Area, Backing, Errno, Traits};
 use crate::mmu::areas::AreaPool;
 use crate::mmu::effects::Effects;
 
@@ -82,6 +82,10 @@ impl Space {
                 self.may_commit(to - from)?;
                 new.traits = new.traits.with(Traits::ACCOUNTED);
             }
+        } else if !rights.holds(Rights::WRITE) && area.backing == Backing::Anonymous {
+            // The kernel does so as long as no page was touched; afterwards it goes on counting,
+            // and keeps the area apart from neighbours that it does not count.
+            new.traits = new.traits.without(Traits::ACCOUNTED);
         }
         self.alter(pool, fx, area, from, to, new.rights, new.traits)
     }

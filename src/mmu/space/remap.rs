@@ -124,16 +124,17 @@ impl Space {
         if call.old_len == 0 && !area.is_shared() {
             return Err(Errno::EINVAL);
         }
-        if call.old_len > area.end - call.old {
+        // What a shrinking move leaves behind may lie in other areas.
+        if call.old_len.min(call.new_len) > area.end - call.old {
             return Err(Errno::EFAULT);
         }
-        if call.new_len == call.old_len {
+        if call.new_len <= call.old_len {
             return Ok(area);
         }
-        if !self.may_lock(&area, call.new_len.abs_diff(call.old_len)) {
+        if !self.may_lock(&area, call.growth()) {
             return Err(Errno::EAGAIN);
         }
-        if !self.may_grow(&area, call.new_len.abs_diff(call.old_len)) {
+        if !self.may_grow(&area, call.growth()) {
             return Err(Errno::ENOMEM);
         }
         Ok(area)
@@ -271,9 +272,9 @@ impl Space {
         if call.old_len > 0 {
             fx.relocate(call.old, call.new, call.old_len);
         }
-        if !stays {
+        if !stays && call.old_len > 0 {
             self.carve(pool, fx, call.old, call.old + call.old_len);
-        } else if area.traits.has(Traits::LOCKED) {
+        } else if stays && area.traits.has(Traits::LOCKED) {
             // What stays is locked no more, all of the area.
             if let Some(old) = self.areas.find(pool, call.old) {
                 let traits = old.traits.without(Traits::LOCKED);
