@@ -38,7 +38,7 @@ impl Space {
         let rounded = pages_up(len);
         let end = addr.wrapping_add(rounded);
         let wraps = len != 0 && rounded == 0 || end < addr;
-        if !is_known(advice) || addr % PAGE != 0 || wraps {
+        if !is_known(advice) || !addr.is_multiple_of(PAGE) || wraps {
             return Err(Errno::EINVAL);
         }
         if end == addr {

@@ -79,8 +79,9 @@ impl Space {
     pub(super) fn may_grow(&self, like: &Area, bytes: u64) -> bool {
         let pages = |bytes: u64| bytes >> PAGE_SHIFT;
         let beyond = |used: u64, limit: u64| pages(used) + pages(bytes) > pages(limit);
-        !beyond(self.totals.size, self.limits.address_space)
-            && !(is_data(like) && beyond(self.totals.data, self.limits.data))
+        let size = beyond(self.totals.size, self.limits.address_space);
+        let data = is_data(like) && beyond(self.totals.data, self.limits.data);
+        !size && !data
     }
 
     /// Whether `bytes` more may be committed.

@@ -48,7 +48,7 @@ impl Space {
     ) -> Result<u64, Errno> {
         let anonymous = flags & MAP_ANONYMOUS != 0;
         let object = object.filter(|_| !anonymous);
-        if offset % PAGE != 0 {
+        if !offset.is_multiple_of(PAGE) {
             return Err(Errno::EINVAL);
         }
         if object.is_none() && !anonymous {
@@ -221,7 +221,7 @@ impl Space {
         len: u64,
     ) -> Result<(), Errno> {
         let end = self.layout.user_end;
-        if addr % PAGE != 0 || addr > end || len > end - addr || len == 0 {
+        if !addr.is_multiple_of(PAGE) || addr > end || len > end - addr || len == 0 {
             return Err(Errno::EINVAL);
         }
         let end = addr + pages_up(len);

@@ -60,7 +60,7 @@ impl Space {
         };
         if addr > end - len {
             Err(Errno::ENOMEM)
-        } else if addr % PAGE != 0 {
+        } else if !addr.is_multiple_of(PAGE) {
             Err(Errno::EINVAL)
         } else if addr < self.layout.mmap_min {
             Err(Errno::EPERM)
@@ -97,7 +97,7 @@ impl Space {
                 _ => return Ok(addr),
             }
         }
-        let mut low = self.layout.user_end / 3 & !(PAGE - 1);
+        let mut low = (self.layout.user_end / 3) & !(PAGE - 1);
         while let Some(addr) = self.areas.lowest_hole(pool, low, self.layout.user_end, len) {
             match self.areas.at_or_after(pool, addr + len) {
                 Some(next) if addr + len > start_with_gap(&next) => low = next.end,

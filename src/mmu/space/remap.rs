@@ -93,7 +93,7 @@ impl Space {
         let user_end = self.layout.user_end;
         let known = MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP;
         let silly = call.new_len == 0 || call.new_len > user_end;
-        if call.flags & !known != 0 || call.old % PAGE != 0 || silly {
+        if call.flags & !known != 0 || !call.old.is_multiple_of(PAGE) || silly {
             return Err(Errno::EINVAL);
         }
         if !call.names_place() {
@@ -101,7 +101,7 @@ impl Space {
         }
         let overlap = call.old.wrapping_add(call.old_len) > call.new
             && call.new.wrapping_add(call.new_len) > call.old;
-        if call.new % PAGE != 0
+        if !call.new.is_multiple_of(PAGE)
             || call.new > user_end - call.new_len
             || !call.has(MREMAP_MAYMOVE)
             || call.has(MREMAP_DONTUNMAP) && call.old_len != call.new_len

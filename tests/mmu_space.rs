@@ -1,0 +1,8 @@
+//! Address spaces: what Linux's memory calls do to the areas, sentence by sentence, with a
+//! recorder in place of pages; the tree of areas against a sorted map; and a long random run
+//! against an array with one entry per page.
+
+#[path = "mmu_space/mmap.rs"]
+mod mmap;
+#[path = "mmu_space/world.rs"]
+mod world;
