@@ -2,7 +2,13 @@
 //! recorder in place of pages; the tree of areas against a sorted map; and a long random run
 //! against an array with one entry per page.
 
+#[path = "mmu_space/advise.rs"]
+mod advise;
 #[path = "mmu_space/mmap.rs"]
 mod mmap;
+#[path = "mmu_space/protect.rs"]
+mod protect;
+#[path = "mmu_space/remap.rs"]
+mod remap;
 #[path = "mmu_space/world.rs"]
 mod world;
