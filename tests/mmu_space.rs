@@ -4,11 +4,21 @@
 
 #[path = "mmu_space/advise.rs"]
 mod advise;
+#[path = "mmu_space/fork.rs"]
+mod fork;
+#[path = "mmu_space/heap.rs"]
+mod heap;
+#[path = "mmu_space/limits.rs"]
+mod limits;
 #[path = "mmu_space/mmap.rs"]
 mod mmap;
 #[path = "mmu_space/protect.rs"]
 mod protect;
+#[path = "mmu_space/random.rs"]
+mod random;
 #[path = "mmu_space/remap.rs"]
 mod remap;
+#[path = "mmu_space/tree.rs"]
+mod tree;
 #[path = "mmu_space/world.rs"]
 mod world;

@@ -43,6 +43,8 @@ pub struct Recorder {
     pub guards: BTreeSet<u64>,
     /// Holders and length of each object.
     pub objects: BTreeMap<u32, (u32, u64)>,
+    /// Objects that were ever made.
+    pub made: u32,
     /// Whether the next object cannot be made.
     pub no_objects: bool,
     /// Pages that cannot be had for want of memory.
@@ -136,7 +138,8 @@ impl Effects for Recorder {
         if self.no_objects {
             return Err(Errno::ENOMEM);
         }
-        let id = self.objects.len() as u32;
+        let id = self.made;
+        self.made += 1;
         self.objects.insert(id, (1, len));
         self.tell(Told::Create(len));
         Ok(ObjectId::new(id))

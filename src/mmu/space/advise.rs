@@ -115,7 +115,7 @@ impl Space {
                 let traits = advised(area, advice)?;
                 let cuts = usize::from(area.start < from) + usize::from(area.end > to);
                 if traits != area.traits {
-                    self.room(pool, cuts)
+                    self.room(pool, cuts, &[from])
                         .and_then(|()| self.alter(pool, fx, area, from, to, area.rights, traits))
                         // The kernel takes it for something that passes.
                         .map_err(|_| Errno::EAGAIN)?;

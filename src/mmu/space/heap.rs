@@ -60,7 +60,7 @@ impl Space {
         let allowed = self.may_grow(&area, len)
             && self.areas.len() <= self.limits.areas
             && self.may_commit(len).is_ok();
-        if !allowed || self.room(pool, 1).is_err() {
+        if !allowed || self.room(pool, 1, &[old]).is_err() {
             return None;
         }
         self.put(pool, fx, area);

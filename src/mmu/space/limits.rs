@@ -8,6 +8,7 @@
 use super::Space;
 use crate::mmu::addr::{PAGE_SHIFT, Rights};
 use crate::mmu::area::{Area, Errno, Overcommit, Traits};
+use crate::mmu::areas::AreaPool;
 
 /// Sums over all areas, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -101,13 +102,10 @@ impl Space {
         !like.traits.has(Traits::LOCKED) || pages <= self.limits.locked >> PAGE_SHIFT
     }
 
-    /// Whether the pool has nodes for so many insertions.
-    pub(super) fn room(
-        &self,
-        pool: &crate::mmu::areas::AreaPool,
-        inserts: usize,
-    ) -> Result<(), Errno> {
-        if self.areas.has_room(pool, inserts) {
+    /// Whether the pool has room for so many insertions near some addresses: see
+    /// [`Areas::has_room`](crate::mmu::areas::Areas::has_room).
+    pub(super) fn room(&self, pool: &AreaPool, inserts: usize, near: &[u64]) -> Result<(), Errno> {
+        if self.areas.has_room(pool, inserts, near) {
             Ok(())
         } else {
             Err(Errno::ENOMEM)

@@ -133,7 +133,7 @@ impl Space {
         if cut && self.areas.len() >= self.limits.areas {
             return Err(Errno::ENOMEM);
         }
-        self.room(pool, 1 + usize::from(cut))?;
+        self.room(pool, 1 + usize::from(cut), &[area.start])?;
         let (replaced, uncommitted) = self.inside(pool, area.start, area.end);
         let new = shared && area.backing == Backing::Anonymous;
         let like = if new {
@@ -229,7 +229,7 @@ impl Space {
             if self.areas.len() >= self.limits.areas {
                 return Err(Errno::ENOMEM);
             }
-            self.room(pool, 1)?;
+            self.room(pool, 1, &[addr])?;
         }
         self.carve(pool, fx, addr, end);
         Ok(())

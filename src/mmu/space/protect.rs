@@ -110,11 +110,12 @@ impl Space {
         let len = pages_up(len.wrapping_add(addr % PAGE));
         let end = start.wrapping_add(len);
         let limit = self.limits.locked & !(PAGE - 1);
-        if self.totals.locked.saturating_add(len) > limit {
-            let already = self.locked_inside(pool, start, end);
-            if self.totals.locked.saturating_add(len) - already > limit {
-                return Err(Errno::ENOMEM);
-            }
+        let locked = self.totals.locked.saturating_add(len);
+        if self.limits.locked != u64::MAX
+            && locked > limit
+            && locked - self.locked_inside(pool, start, end) > limit
+        {
+            return Err(Errno::ENOMEM);
         }
         self.lock_range(pool, fx, start, end, true)?;
         let mut at = start;
@@ -199,7 +200,7 @@ impl Space {
         end: u64,
         mut each: impl FnMut(&mut Space, &mut AreaPool, &mut E, &Area, u64, u64) -> Result<(), Errno>,
     ) -> Result<(), Errno> {
-        self.room(pool, self.cuts(pool, start, end))?;
+        self.room(pool, self.cuts(pool, start, end), &[start, end])?;
         let mut at = start;
         while at < end {
             // Areas join as they are changed, so that the next one is looked up.

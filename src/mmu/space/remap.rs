@@ -51,7 +51,7 @@ impl Space {
     /// `MREMAP_DONTUNMAP`; `ENOMEM` with too many areas; `EFAULT` if nothing is mapped or the
     /// range leaves its area; `EINVAL` for a second private mapping; `EAGAIN` (locked memory);
     /// `ENOMEM` at limits, if it cannot grow in place and may not move, or without room in the
-    /// pool (for a move: for four insertions, and one for each further area); `EPERM` below
+    /// pool (which is asked for what a move may need at most); `EPERM` below
     /// `mmap_min`. After `MREMAP_FIXED` has passed the checks of its arguments the target is
     /// unmapped even if the call fails.
     #[allow(clippy::too_many_arguments)] // The arguments of the call.
@@ -76,7 +76,6 @@ impl Space {
         if call.has(MREMAP_FIXED) && call.old_len == call.new_len {
             return self.move_all(pool, fx, call);
         }
-        self.room(pool, 4)?;
         let area = self.check_area(pool, &call)?;
         if call.names_place() {
             return self.move_to(pool, fx, call);
@@ -157,9 +156,9 @@ impl Space {
             within += 1;
             at = area.end;
         }
-        self.room(pool, 4 + within)?;
         let first = self.areas.find(pool, call.old);
         first.ok_or(Errno::EFAULT)?;
+        self.room_for_move(pool, &call, within)?;
         let mut at = call.old;
         while let Some(area) = self.areas.at_or_after(pool, at) {
             if area.start >= end {
@@ -184,6 +183,15 @@ impl Space {
         Ok(call.new)
     }
 
+    /// Whether the pool has room for everything that a move of so many areas may insert: what
+    /// they become, and one area more where the target, the end of what shrinks, or the source
+    /// is in the middle of one.
+    fn room_for_move(&self, pool: &AreaPool, call: &Remap, areas: usize) -> Result<(), Errno> {
+        let old_end = call.old.wrapping_add(call.old_len);
+        let new_end = call.new + call.new_len;
+        self.room(pool, 3 + areas, &[call.old, call.new, old_end, new_end])
+    }
+
     /// Moves to where the call says: Linux's `mremap_to`.
     fn move_to<E: Effects>(
         &mut self,
@@ -192,6 +200,7 @@ impl Space {
         mut call: Remap,
     ) -> Result<u64, Errno> {
         if call.has(MREMAP_FIXED) {
+            self.room_for_move(pool, &call, 1)?;
             self.munmap(pool, fx, call.new, call.new_len)?;
         }
         if call.new_len < call.old_len {
@@ -256,6 +265,9 @@ impl Space {
     ) -> Result<u64, Errno> {
         if self.areas.len() >= self.limits.areas.saturating_sub(MARGIN) {
             return Err(Errno::ENOMEM);
+        }
+        if !call.has(MREMAP_FIXED) {
+            self.room_for_move(pool, &call, 1)?;
         }
         let stays = call.has(MREMAP_DONTUNMAP);
         if area.traits.has(Traits::ACCOUNTED) {
