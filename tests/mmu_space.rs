@@ -18,6 +18,8 @@ mod protect;
 mod random;
 #[path = "mmu_space/remap.rs"]
 mod remap;
+#[path = "mmu_space/rows.rs"]
+mod rows;
 #[path = "mmu_space/tree.rs"]
 mod tree;
 #[path = "mmu_space/world.rs"]
