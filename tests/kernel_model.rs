@@ -13,10 +13,12 @@ mod kernel;
 mod support;
 
 use kernel::drive::{self, Tally};
+use kernel::generate::Generator;
 use kernel::naive::Naive;
 use kernel::quirks::Quirks;
 use kernel::real::Kernel;
-use kernel::{PAGES, WINDOW};
+use kernel::remote::Remote;
+use kernel::{Op, PAGES, System, WINDOW};
 use std::time::Instant;
 
 /// What section by section of the semantics can be refused, by operation.
@@ -96,4 +98,107 @@ fn random_operations_agree_with_the_kernel() {
         tally.done
     );
     assert!(tally.skipped * 10 < tally.done, "{} skipped", tally.skipped);
+}
+
+/// A remote at its break, and a model that begins there.
+fn around_the_break() -> (Remote, Naive) {
+    const REACH: u64 = 520;
+    let mut remote = Remote::new(None, REACH);
+    let start = remote.brk(0);
+    let mut naive = Naive::new(start, REACH, Quirks::of_this_kernel());
+    naive.start_brk = start;
+    naive.brk = start;
+    (remote, naive)
+}
+
+#[test]
+fn the_program_break_agrees_with_the_kernel() {
+    let count = number("FENCEPOST_KERNEL_OPS", 200_000) / 10;
+    let mut tally = Tally::default();
+    for seed in 0..10 {
+        drive::random_of(
+            seed,
+            count / 10,
+            1,
+            around_the_break,
+            &mut tally,
+            Generator::around_the_break,
+        );
+    }
+    tally.print("the program break against the kernel");
+    assert!(
+        tally.done * 10 > count * 9,
+        "most operations can be compared"
+    );
+    assert!(
+        tally.well * 10 >= tally.done * 6,
+        "only {} of {} operations succeeded",
+        tally.well,
+        tally.done
+    );
+    for result in ["ok", "refused"] {
+        let n = tally.table[&("brk", result.to_owned())];
+        assert!(n * 100 > tally.done, "only {n} of them: {result}");
+    }
+}
+
+/// Scripts that showed a difference once.
+#[test]
+fn scripts_of_the_past_agree_with_the_kernel() {
+    let mut number = 0;
+    for (name, ops) in drive::kept_scripts() {
+        let base = window(1);
+        let ops = drive::moved(&ops, base - WINDOW);
+        let (mut kernel, mut naive) = against_the_kernel(base);
+        let result = drive::replay(&mut kernel, &mut naive, &ops, &mut Tally::default());
+        if let Err((line, why)) = result {
+            panic!("{name}, operation {line}: {why}");
+        }
+        number += 1;
+    }
+    assert!(number > 0, "there are scripts");
+}
+
+/// A model that is wrong in one thing is found out, and the script that shows it is short.
+#[test]
+fn a_falsified_model_is_noticed() {
+    type Falsify = fn(&mut Naive);
+    let wrongs: [(&str, Falsify); 4] = [
+        ("guards", |naive| naive.quirks.guard = false),
+        ("shared guards", |naive| naive.quirks.guard_shared = false),
+        ("moves of many", |naive| naive.quirks.move_many = false),
+        ("contents", |naive| naive.objects.borrow_mut()[1][3][7] ^= 1),
+    ];
+    let base = window(2);
+    let (kernel, honest) = against_the_kernel(base);
+    drop(kernel);
+    for (what, falsify) in wrongs {
+        let make = || {
+            let (kernel, mut naive) = against_the_kernel(base);
+            falsify(&mut naive);
+            (kernel, naive)
+        };
+        if make().1.quirks == honest.quirks && what != "contents" {
+            println!("skipped: this kernel lacks {what}");
+            continue;
+        }
+        // The operations that suit an honest model.
+        let mut state = against_the_kernel(base).1;
+        let mut generator = Generator::new(77);
+        let ops: Vec<Op> = (0..6000)
+            .map(|_| {
+                let op = generator.op(&state);
+                state.apply(&op);
+                op
+            })
+            .collect();
+        let fails = |ops: &[Op]| {
+            let (mut kernel, mut naive) = make();
+            let result = drive::replay(&mut kernel, &mut naive, ops, &mut Tally::default());
+            result.err().map(|(line, _)| line)
+        };
+        let line = fails(&ops).unwrap_or_else(|| panic!("{what}: nobody noticed"));
+        let small = drive::shrink(ops[..line].to_vec(), fails);
+        assert!(small.len() <= 8, "{what}:\n{}", drive::script(&small));
+    }
 }

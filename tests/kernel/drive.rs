@@ -2,12 +2,13 @@
 
 use super::generate::Generator;
 use super::naive::{From, Naive};
-use super::{Answer, Op, System};
-use fencepost::mmu::addr::Access;
+use super::{Answer, Op, PAGES, System, WINDOW};
+use fencepost::mmu::addr::{Access, PAGE};
 use fencepost::mmu::area::linux::{MREMAP_DONTUNMAP, PROT_GROWSDOWN};
 use fencepost::mmu::area::{Area, Traits};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::Path;
 
 /// What was done, and what came of it.
 #[derive(Debug, Default)]
@@ -57,11 +58,15 @@ pub fn result_name(answer: &Answer) -> String {
 impl Tally {
     fn count(&mut self, op: &Op, answer: &Answer) {
         self.done += 1;
-        self.well += u64::from(answer.success());
-        *self
-            .table
-            .entry((name(op), result_name(answer)))
-            .or_default() += 1;
+        // The break's refusal is no error.
+        let stays = matches!((op, answer), (Op::Brk { to }, Answer::Done(at)) if at != to);
+        self.well += u64::from(answer.success() && !stays);
+        let result = if stays {
+            "refused".into()
+        } else {
+            result_name(answer)
+        };
+        *self.table.entry((name(op), result)).or_default() += 1;
     }
 
     /// The table of operations by result.
@@ -215,6 +220,50 @@ pub fn parse(text: &str) -> Vec<Op> {
     text.lines()
         .filter_map(|text| line(text.split('#').next().unwrap_or("")))
         .collect()
+}
+
+/// The scripts that are kept, by name.
+pub fn kept_scripts() -> Vec<(String, Vec<Op>)> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kernel/scripts");
+    let entries = std::fs::read_dir(dir).expect("the directory can be read");
+    let mut all: Vec<_> = entries
+        .map(|entry| {
+            let path = entry.expect("an entry").path();
+            let text = std::fs::read_to_string(&path).expect("a script can be read");
+            let ops = parse(&text);
+            assert_eq!(parse(&script(&ops)), ops, "scripts are read as written");
+            (path.display().to_string(), ops)
+        })
+        .collect();
+    all.sort_by(|a, b| a.0.cmp(&b.0));
+    all
+}
+
+/// The same operations in a window that lies `by` further on.
+pub fn moved(ops: &[Op], by: u64) -> Vec<Op> {
+    let shift = |addr: &mut u64| {
+        if (WINDOW..WINDOW + PAGES * PAGE).contains(addr) {
+            *addr += by;
+        }
+    };
+    let mut ops = ops.to_vec();
+    for op in &mut ops {
+        match op {
+            Op::Mremap { old, new, .. } => {
+                shift(old);
+                shift(new);
+            }
+            Op::Mmap { hint: addr, .. }
+            | Op::Munmap { addr, .. }
+            | Op::Mprotect { addr, .. }
+            | Op::Madvise { addr, .. }
+            | Op::Brk { to: addr }
+            | Op::Read { addr, .. }
+            | Op::Write { addr, .. }
+            | Op::Touch { addr, .. } => shift(addr),
+        }
+    }
+    ops
 }
 
 /// Whether the kernel cuts the areas that the range touches as the naive model does.
@@ -404,12 +453,24 @@ pub fn random<S: System>(
     make: impl Fn() -> (S, Naive),
     tally: &mut Tally,
 ) {
+    random_of(seed, count, every, make, tally, Generator::op);
+}
+
+/// As [`random`], with operations of another kind.
+pub fn random_of<S: System>(
+    seed: u64,
+    count: u64,
+    every: u64,
+    make: impl Fn() -> (S, Naive),
+    tally: &mut Tally,
+    next: impl Fn(&mut Generator, &Naive) -> Op,
+) {
     let (mut system, mut naive) = make();
     let mut generator = Generator::new(seed);
     let mut ops = Vec::with_capacity(count as usize);
     system.look();
     for i in 1..=count {
-        let op = generator.op(&naive);
+        let op = next(&mut generator, &naive);
         ops.push(op);
         match step(&mut system, &mut naive, &op, i % every == 0) {
             Ok(Some(answer)) => tally.count(&op, &answer),
@@ -428,10 +489,17 @@ fn report<S: System>(seed: u64, ops: Vec<Op>, why: &str, make: impl Fn() -> (S, 
         replay(&mut system, &mut naive, ops, &mut Tally::default()).err()
     };
     let number = ops.len();
-    let small = shrink(ops, |ops| run(ops).map(|(len, _)| len));
+    // The same kind of difference, by the first word.
+    let kind = |why: &str| why.split([':', ' ']).next().map(str::to_owned);
+    let last = ops[number - 1];
+    let small = shrink(ops, |ops| {
+        let (len, other) = run(ops)?;
+        (kind(&other) == kind(why)).then_some(len)
+    });
     let small_why = run(&small).map_or("nothing when it is replayed".into(), |(_, why)| why);
     panic!(
-        "seed {seed}, operation {number}: {why}\n\nas a script (put it into tests/kernel/scripts):\n{}# {small_why}\n",
+        "seed {seed}, operation {number}, {last:?}: {why}\n\nas a script (put it into \
+         tests/kernel/scripts):\n{}# {small_why}\n",
         script(&small)
     );
 }

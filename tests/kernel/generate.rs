@@ -300,6 +300,13 @@ impl Generator {
             (4, (fixed, 0)),
             (6, (fixed, u64::MAX)),
         ]);
+        // The kernel goes on counting what stays behind as locked, until the limit is reached.
+        let locked = naive.pages[index].is_some_and(|page| page.traits.has(Traits::LOCKED));
+        let flags = if locked {
+            flags & !MREMAP_DONTUNMAP
+        } else {
+            flags
+        };
         let mut new_pages = new_pages.min(n);
         if new_pages == 0 {
             // A duplicate, if the memory is shared.
@@ -524,5 +531,91 @@ impl Naive {
             let stack = self.pages[i].is_some_and(|p| p.traits.has(Traits::GROWS_DOWN));
             (i == index || stack) && exec(i)
         })
+    }
+}
+
+impl Generator {
+    /// The next operation around the program break: it moves, by bytes and by pages, and others
+    /// map, unmap and protect in its way.
+    pub fn around_the_break(&mut self, naive: &Naive) -> Op {
+        let rng = &mut self.rng;
+        let near = (naive.brk - naive.base) / PAGE;
+        let reach = (near + 12).min(160);
+        let page = |rng: &mut Rng| naive.base + rng.below(reach) * PAGE;
+        let len = |rng: &mut Rng| (1 + rng.below(6)) * PAGE;
+        match rng.below(100) {
+            0..40 => {
+                let bytes = match rng.below(5) {
+                    0 => rng.below(200),
+                    1 => rng.below(8) * PAGE,
+                    2 => rng.below(8 * PAGE),
+                    3 => rng.below(60) * PAGE,
+                    _ => PAGE - naive.brk % PAGE,
+                };
+                let to = if rng.percent(58) {
+                    naive.brk + bytes
+                } else {
+                    naive.brk.saturating_sub(bytes)
+                };
+                let last = naive.base + 150 * PAGE;
+                Op::Brk {
+                    to: rng.weighted(&[(30, to.min(last)), (1, 0), (1, naive.start_brk)]),
+                }
+            }
+            40..44 => Op::Munmap {
+                addr: page(rng),
+                len: len(rng),
+            },
+            44..54 => {
+                let stack = if rng.percent(25) { MAP_GROWSDOWN } else { 0 };
+                let far = rng.percent(40);
+                Op::Mmap {
+                    // A stack's distance matters up to 256 pages away.
+                    hint: if far {
+                        naive.base + (reach + rng.below(300)) * PAGE
+                    } else {
+                        page(rng)
+                    },
+                    len: len(rng),
+                    prot: rng.weighted(PROTS),
+                    flags: MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | stack,
+                    file: None,
+                    offset: 0,
+                }
+            }
+            // The way is cleared.
+            54..69 => Op::Munmap {
+                addr: naive.brk.next_multiple_of(PAGE),
+                len: 350 * PAGE,
+            },
+            69..75 => Op::Mprotect {
+                addr: page(rng),
+                len: len(rng),
+                prot: rng.weighted(PROTS),
+            },
+            75..78 => Op::Madvise {
+                addr: page(rng),
+                len: len(rng),
+                advice: MADV_DONTNEED,
+            },
+            roll => {
+                let n = 1 + rng.below(16);
+                let offset = match rng.below(3) {
+                    0 => rng.below(EDGE - n + 1),
+                    1 => PAGE - EDGE + rng.below(EDGE - n + 1),
+                    _ => PAGE - 1 - rng.below(n),
+                };
+                let addr = page(rng) + offset;
+                if roll < 84 {
+                    Op::Read { addr, len: n }
+                } else {
+                    Op::Write {
+                        addr,
+                        len: n,
+                        seed: rng.next() as u8,
+                    }
+                }
+            }
+        }
     }
 }

@@ -3,7 +3,7 @@
 //! | file | what it is |
 //! |---|---|
 //! | `mod.rs` | [`System`], the operations and their answers |
-//! | `naive.rs`, `naive_calls.rs` | the model that is too simple to be wrong: a row of pages |
+//! | `naive*.rs` | the model that is too simple to be wrong: a row of pages |
 //! | `real.rs` | the kernel, in this process |
 //! | `remote.rs`, `remote.c` | the kernel, in a process that does nothing by itself |
 //! | `probe.rs` | accesses that survive their faults |
@@ -18,6 +18,7 @@ pub mod drive;
 pub mod generate;
 pub mod naive;
 mod naive_calls;
+mod naive_move;
 pub mod probe;
 pub mod quirks;
 pub mod real;

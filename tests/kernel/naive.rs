@@ -3,9 +3,11 @@
 
 use super::quirks::Quirks;
 use super::{Contents, EDGE, FILES, GAP, PageView, TASK_END, canonical, place, pristine};
+use core::cell::RefCell;
 use fencepost::mmu::addr::{Access, Mode, ObjectId, PAGE, Rights, VirtAddr};
 use fencepost::mmu::area::{Area, Backing, Errno, Traits};
 use fencepost::mmu::fault::{Cause, Fault};
+use std::rc::Rc;
 
 /// Contents of a page that nobody wrote.
 pub const ZERO: Contents = [0; 2 * EDGE as usize];
@@ -95,8 +97,8 @@ pub enum Missing {
 pub struct Naive {
     pub base: u64,
     pub pages: Vec<Option<Page>>,
-    /// The pages of shared memory and of files.
-    pub objects: Vec<Vec<Contents>>,
+    /// The pages of shared memory and of files, shared with children.
+    pub objects: Rc<RefCell<Vec<Vec<Contents>>>>,
     pub start_brk: u64,
     pub brk: u64,
     pub quirks: Quirks,
@@ -113,7 +115,7 @@ impl Naive {
         Naive {
             base,
             pages: vec![None; pages as usize],
-            objects,
+            objects: Rc::new(RefCell::new(objects)),
             start_brk: 0,
             brk: 0,
             quirks,
@@ -211,20 +213,18 @@ impl Naive {
         })
     }
 
-    /// Whether the page of an object is there, and what is in it.
-    fn object_page(&self, from: From) -> Option<&Contents> {
-        match from {
-            From::Zero => Some(&ZERO),
-            From::Object { id, page, .. } => self.objects[id as usize].get(page as usize),
-        }
-    }
-
     /// What a read of a mapped page gives; `None` beyond the end of an object.
     pub fn contents(&self, page: &Page) -> Option<Contents> {
         if page.own {
             return Some(page.bytes);
         }
-        self.object_page(page.from).copied()
+        match page.from {
+            From::Zero => Some(ZERO),
+            From::Object { id, page, .. } => {
+                let objects = self.objects.borrow();
+                objects[id as usize].get(page as usize).copied()
+            }
+        }
     }
 
     /// What a page fault does for an access that the area allows.
@@ -273,19 +273,21 @@ impl Naive {
         }
     }
 
-    fn bytes_mut(&mut self, index: usize) -> &mut Contents {
+    fn with_bytes(&mut self, index: usize, f: impl FnOnce(&mut Contents)) {
         let page = self.pages[index].as_mut().expect("it was faulted in");
         match page.from {
             From::Object {
                 id,
                 page,
                 shared: true,
-            } => &mut self.objects[id as usize][page as usize],
-            _ => &mut page.bytes,
+            } => f(&mut self.objects.borrow_mut()[id as usize][page as usize]),
+            _ => f(&mut page.bytes),
         }
     }
 
-    /// By the kernel on the program's behalf; whole pages' parts until the first problem.
+    /// By the kernel on the program's behalf. It takes hold of all pages, until the first problem,
+    /// before it copies anything: a private copy that is made thereby does not see what the same
+    /// call writes into the object.
     fn transfer(
         &mut self,
         addr: u64,
@@ -293,32 +295,30 @@ impl Naive {
         write: bool,
         mut each: impl FnMut(&mut u8, usize),
     ) -> Result<u64, Errno> {
-        let mut done = 0;
-        while done < len {
-            let at = addr + done;
+        let mut held = 0;
+        while held < len {
+            let at = addr + held;
             let Some(index) = self.index(at) else { break };
             if self.get_page(index, write).is_err() {
                 break;
             }
-            let part = (PAGE - at % PAGE).min(len - done);
-            if write {
-                let bytes = self.bytes_mut(index);
-                for i in 0..part {
-                    each(&mut bytes[place(at + i)], (done + i) as usize);
-                }
-            } else {
-                let page = self.pages[index].expect("it was faulted in");
-                let mut bytes = self.contents(&page).expect("it was faulted in");
-                for i in 0..part {
-                    each(&mut bytes[place(at + i)], (done + i) as usize);
-                }
-            }
-            done += part;
+            held = (held + PAGE - at % PAGE).min(len);
         }
-        if done == 0 && len > 0 {
+        if held == 0 && len > 0 {
             return Err(Errno::EFAULT);
         }
-        Ok(done)
+        for i in 0..held {
+            let index = self.index(addr + i).expect("it is held");
+            let at = place(addr + i);
+            if write {
+                self.with_bytes(index, |bytes| each(&mut bytes[at], i as usize));
+            } else {
+                let page = self.pages[index].expect("it is held");
+                let mut bytes = self.contents(&page).expect("it is held");
+                each(&mut bytes[at], i as usize);
+            }
+        }
+        Ok(held)
     }
 
     pub fn read_bytes(&mut self, addr: u64, into: &mut [u8]) -> Result<u64, Errno> {
@@ -424,7 +424,7 @@ impl Naive {
             let index = self.index(addr + i).expect("it is mapped");
             let at = place(addr + i);
             match access {
-                Access::Write => self.bytes_mut(index)[at] = bytes[i as usize],
+                Access::Write => self.with_bytes(index, |page| page[at] = bytes[i as usize]),
                 Access::Read => {
                     let page = self.pages[index].expect("it is mapped");
                     loaded[i as usize] = self.contents(&page).expect("faulted in")[at];

@@ -1,12 +1,14 @@
 //! The naive model's system calls.
 
 use super::naive::{From, Missing, Naive, Page, ZERO};
+use super::naive_move::advance;
 use super::{Contents, EACCES, ELSEWHERE, FILES, GAP, PageView, System, TASK_END};
 use core::ops::Range;
 use fencepost::mmu::addr::{Access, PAGE, Rights};
 use fencepost::mmu::area::linux::*;
 use fencepost::mmu::area::{Area, Errno, Traits};
 use fencepost::mmu::fault::Signature;
+use std::rc::Rc;
 
 /// Rounded up to pages; `None` beyond the last.
 fn round_up(len: u64) -> Option<u64> {
@@ -15,7 +17,7 @@ fn round_up(len: u64) -> Option<u64> {
 
 impl Naive {
     /// Whether nothing is there, and a stack above is far enough.
-    fn is_free(&self, start: u64, end: u64) -> bool {
+    pub(super) fn is_free(&self, start: u64, end: u64) -> bool {
         let range = self.range(start, end);
         if self.pages[range.clone()].iter().any(Option::is_some) {
             return false;
@@ -27,12 +29,12 @@ impl Naive {
         })
     }
 
-    fn clear(&mut self, range: Range<usize>) {
+    pub(super) fn clear(&mut self, range: Range<usize>) {
         self.pages[range].fill(None);
     }
 
     /// The parts of areas in the range, and whether all of it is mapped.
-    fn parts(&self, range: Range<usize>) -> (Vec<Range<usize>>, bool) {
+    pub(super) fn parts(&self, range: Range<usize>) -> (Vec<Range<usize>>, bool) {
         let mut parts = Vec::new();
         let mut whole = true;
         let mut index = range.start;
@@ -55,7 +57,7 @@ impl Naive {
         }
     }
 
-    fn retrait(&mut self, range: Range<usize>, add: Traits, remove: Traits) {
+    pub(super) fn retrait(&mut self, range: Range<usize>, add: Traits, remove: Traits) {
         self.each(range, |page| {
             page.traits = page.traits.without(remove).with(add);
         });
@@ -137,7 +139,7 @@ impl Naive {
 
     /// Pages of an object are zero again, and no longer mapped but where they were copied.
     fn punch(&mut self, id: u32, from: u64, len: u64) {
-        let object = &mut self.objects[id as usize];
+        let object = &mut self.objects.borrow_mut()[id as usize];
         for page in from..(from + len).min(object.len() as u64) {
             object[page as usize] = ZERO;
         }
@@ -164,179 +166,23 @@ impl Naive {
         Ok(0)
     }
 
-    /// Moves pages of one area; the rest of the new place continues it. `to` is `None` for a
-    /// place outside of the window.
-    fn transplant(
-        &mut self,
-        from: usize,
-        old_len: usize,
-        to: Option<usize>,
-        new_len: usize,
-        keep: bool,
-    ) {
-        let whole = self.area_of(from);
-        let first = self.pages[from].expect("a page of an area");
-        let mut moved: Vec<Page> = Vec::new();
-        for i in 0..new_len {
-            let fresh = Page::new(first.rights, first.traits, advance(first.from, i as u64));
-            moved.push(if i < old_len {
-                self.pages[from + i].expect("a page of the area")
-            } else {
-                fresh
-            });
-        }
-        for i in 0..old_len {
-            self.pages[from + i] = keep.then(|| {
-                let page = moved[i];
-                Page::new(page.rights, page.traits, page.from)
-            });
-        }
-        if keep {
-            // What stays is not locked any more, nor is the rest of its area.
-            self.retrait(whole, Traits::default(), Traits::LOCKED);
-        }
-        let Some(to) = to else { return };
-        for (i, page) in moved.into_iter().enumerate() {
-            self.pages[to + i] = Some(page);
-        }
-        if first.traits.has(Traits::LOCKED) {
-            self.populate_quietly(to + old_len..to + new_len.max(old_len));
-        }
-    }
-
-    /// `mremap` to a place that the caller names, for one area.
-    fn move_to(
-        &mut self,
-        old: u64,
-        old_len: u64,
-        new_len: u64,
-        flags: u32,
-        new: u64,
-    ) -> Result<u64, Errno> {
-        let from = self.check_area(old)?;
-        let first = self.pages[from].expect("checked");
-        if old_len == 0 && !first.shared() {
-            return Err(Errno::EINVAL);
-        }
-        if old_len > 0 && self.area_of(from).end < self.range(old, old + old_len).end {
-            return Err(Errno::EFAULT);
-        }
-        let fixed = flags & MREMAP_FIXED != 0;
-        if fixed {
-            self.clear(self.range(new, new + new_len));
-            // A duplicate's target may be its source.
-            self.check_area(old)?;
-        }
-        if new_len < old_len {
-            self.clear(self.range(old + new_len, old + old_len));
-        }
-        let stays = (old_len.min(new_len) / PAGE) as usize;
-        let keep = flags & MREMAP_DONTUNMAP != 0;
-        let here = fixed || new != 0 && self.is_free(new, new + new_len);
-        let to = here.then(|| self.index(new).expect("a target in the window"));
-        self.transplant(from, stays, to, (new_len / PAGE) as usize, keep);
-        Ok(if here { new } else { ELSEWHERE })
-    }
-
-    fn check_area(&self, old: u64) -> Result<usize, Errno> {
-        let from = self.index(old).ok_or(Errno::EFAULT)?;
-        self.pages[from].ok_or(Errno::EFAULT)?;
-        Ok(from)
-    }
-
-    /// Same size, named place: area by area, holes kept.
-    fn move_all(&mut self, old: u64, len: u64, flags: u32, new: u64) -> Result<u64, Errno> {
-        self.check_area(old)?;
-        let (parts, _) = self.parts(self.range(old, old + len));
-        if parts.len() > 1 && !self.quirks.move_many {
-            return Err(Errno::EFAULT);
-        }
-        for part in parts {
-            let start = self.addr(part.start);
-            let len = part.len() as u64 * PAGE;
-            self.move_to(start, len, len, flags, new + (start - old))?;
-        }
-        Ok(new)
-    }
-
-    /// `mremap` where it is, or wherever the system likes.
-    fn resize(
-        &mut self,
-        old: u64,
-        old_len: u64,
-        new_len: u64,
-        move_it: bool,
-    ) -> Result<u64, Errno> {
-        let from = self.check_area(old)?;
-        if new_len == old_len {
-            return Ok(old);
-        }
-        if new_len < old_len {
-            self.clear(self.range(old + new_len, old + old_len));
-            return Ok(old);
-        }
-        let first = self.pages[from].expect("checked");
-        if old_len == 0 && !first.shared() {
-            return Err(Errno::EINVAL);
-        }
-        let area_end = self.addr(self.area_of(from).end - 1) + PAGE;
-        if old + old_len > area_end {
-            return Err(Errno::EFAULT);
-        }
-        let beyond = self.range(area_end, old + new_len);
-        if old + old_len == area_end && self.pages[beyond].iter().all(Option::is_none) {
-            let old_pages = (old_len / PAGE) as usize;
-            let new_pages = (new_len / PAGE) as usize;
-            for i in old_pages..new_pages {
-                let page = Page::new(first.rights, first.traits, advance(first.from, i as u64));
-                self.pages[from + i] = Some(page);
-            }
-            if first.traits.has(Traits::LOCKED) {
-                self.populate_quietly(from + old_pages..from + new_pages);
-            }
-            return Ok(old);
-        }
-        if !move_it {
-            return Err(Errno::ENOMEM);
-        }
-        self.transplant(
-            from,
-            (old_len / PAGE) as usize,
-            None,
-            (new_len / PAGE) as usize,
-            false,
-        );
-        Ok(ELSEWHERE)
-    }
-
     fn object(&mut self, pages: u64) -> u32 {
-        // Objects that nothing maps are reused.
+        // Objects that nothing maps are reused, unless a child may map them.
         let used = |id: usize| {
             self.pages
                 .iter()
                 .flatten()
                 .any(|page| matches!(page.from, From::Object { id: i, .. } if i as usize == id))
         };
+        let alone = Rc::strong_count(&self.objects) == 1;
+        let mut objects = self.objects.borrow_mut();
         let fresh = vec![ZERO; pages as usize];
-        for id in FILES.len()..self.objects.len() {
-            if !used(id) {
-                self.objects[id] = fresh;
-                return id as u32;
-            }
+        if alone && let Some(id) = (FILES.len()..objects.len()).find(|&id| !used(id)) {
+            objects[id] = fresh;
+            return id as u32;
         }
-        self.objects.push(fresh);
-        self.objects.len() as u32 - 1
-    }
-}
-
-fn advance(from: From, pages: u64) -> From {
-    match from {
-        From::Zero => From::Zero,
-        From::Object { id, page, shared } => From::Object {
-            id,
-            page: page + pages,
-            shared,
-        },
+        objects.push(fresh);
+        objects.len() as u32 - 1
     }
 }
 
