@@ -56,7 +56,7 @@ pub fn result_name(answer: &Answer) -> String {
 }
 
 impl Tally {
-    fn count(&mut self, op: &Op, answer: &Answer) {
+    pub fn count(&mut self, op: &Op, answer: &Answer) {
         self.done += 1;
         // The break's refusal is no error.
         let stays = matches!((op, answer), (Op::Brk { to }, Answer::Done(at)) if at != to);

@@ -535,6 +535,25 @@ impl Naive {
 }
 
 impl Generator {
+    /// The next operation for a process that survives no faults. What one process does to the
+    /// pages of a shared object is not seen in another's model.
+    pub fn without_faults(&mut self, naive: &Naive) -> Op {
+        loop {
+            let op = self.op(naive);
+            let private = !matches!(
+                op,
+                Op::Touch { .. }
+                    | Op::Madvise {
+                        advice: MADV_REMOVE,
+                        ..
+                    }
+            );
+            if private {
+                return op;
+            }
+        }
+    }
+
     /// The next operation around the program break: it moves, by bytes and by pages, and others
     /// map, unmap and protect in its way.
     pub fn around_the_break(&mut self, naive: &Naive) -> Op {

@@ -9,12 +9,17 @@
 //! | `probe.rs` | accesses that survive their faults |
 //! | `quirks.rs` | what this kernel has and what it lacks |
 //! | `drive.rs`, `generate.rs` | random operations, the comparison, scripts |
+//! | `forks.rs` | tests: parent and child |
+//! | `bounds.rs` | tests: limits |
+//! | `signals.rs` | tests: what a fault looks like |
 
 use fencepost::mmu::addr::{Access, ObjectId, PAGE};
 use fencepost::mmu::area::{Area, Backing, Errno, Traits};
 use fencepost::mmu::fault::Signature;
 
+mod bounds;
 pub mod drive;
+mod forks;
 pub mod generate;
 pub mod naive;
 mod naive_calls;
@@ -23,6 +28,7 @@ pub mod probe;
 pub mod quirks;
 pub mod real;
 pub mod remote;
+mod signals;
 
 /// Where a system's tests happen. Nothing else may lie within 256 pages of it.
 pub const WINDOW: u64 = 0x1000_0000_0000;
