@@ -12,6 +12,7 @@
 //! | `forks.rs` | tests: parent and child |
 //! | `bounds.rs` | tests: limits |
 //! | `signals.rs` | tests: what a fault looks like |
+//! | `tables.rs` | tests: what page tables cost |
 
 use fencepost::mmu::addr::{Access, ObjectId, PAGE};
 use fencepost::mmu::area::{Area, Backing, Errno, Traits};
@@ -29,6 +30,7 @@ pub mod quirks;
 pub mod real;
 pub mod remote;
 mod signals;
+mod tables;
 
 /// Where a system's tests happen. Nothing else may lie within 256 pages of it.
 pub const WINDOW: u64 = 0x1000_0000_0000;
