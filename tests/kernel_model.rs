@@ -13,6 +13,7 @@ mod kernel;
 mod support;
 
 use kernel::drive::{self, Tally};
+use kernel::fast::{Fast, Size};
 use kernel::generate::Generator;
 use kernel::naive::Naive;
 use kernel::quirks::Quirks;
@@ -201,4 +202,28 @@ fn a_falsified_model_is_noticed() {
         let small = drive::shrink(ops[..line].to_vec(), fails);
         assert!(small.len() <= 8, "{what}:\n{}", drive::script(&small));
     }
+}
+
+fn naive_and_fast() -> (Fast, Naive) {
+    let fast = Fast::new(WINDOW, PAGES, WINDOW + (1 << 41), Size::WINDOW);
+    (fast, Naive::new(WINDOW, PAGES, Quirks::ALL))
+}
+
+/// Two models that share nothing but types, at a rate that no kernel reaches.
+#[test]
+fn the_models_agree() {
+    const LENGTH: u64 = 100_000;
+    let count = number("FENCEPOST_NAIVE_OPS", 2_000_000);
+    let every = number("FENCEPOST_NAIVE_EVERY", 16);
+    let first = number("FENCEPOST_NAIVE_SEED", 1);
+    let mut tally = Tally::default();
+    let began = Instant::now();
+    for seed in first..first + count.div_ceil(LENGTH) {
+        drive::random(seed, LENGTH, every, naive_and_fast, &mut tally);
+    }
+    let rate = tally.done as f64 / began.elapsed().as_secs_f64();
+    tally.print("naive model against the library's");
+    println!("{rate:.0} operations per second");
+    tally.expect(REFUSALS);
+    tally.expect(FAULTS);
 }

@@ -1,5 +1,6 @@
 //! What the limits of a process refuse, and what they do not: one process for each limit.
 
+use super::fast::{Fast, Size};
 use super::remote::Remote;
 use super::{System, WINDOW};
 use fencepost::mmu::addr::PAGE;
@@ -21,7 +22,7 @@ pub trait Bounded: System {
     /// How many areas there are now, and how many there may be.
     fn areas_of_all(&mut self) -> (usize, usize);
     /// RAM and swap in bytes, if requests are measured against it one by one.
-    fn memory(&self) -> Option<u64>;
+    fn memory(&mut self) -> Option<u64>;
 }
 
 impl Bounded for Remote {
@@ -43,7 +44,7 @@ impl Bounded for Remote {
         (areas.count(), most.trim().parse().expect("a number"))
     }
 
-    fn memory(&self) -> Option<u64> {
+    fn memory(&mut self) -> Option<u64> {
         let mode = std::fs::read_to_string("/proc/sys/vm/overcommit_memory").ok()?;
         if mode.trim() != "0" {
             return None;
@@ -262,4 +263,37 @@ fn the_kernel_limits_areas() {
 #[test]
 fn the_kernel_limits_promises() {
     overcommit(remote());
+}
+
+fn fast(nodes: usize) -> Fast {
+    let size = Size {
+        nodes,
+        ..Size::WINDOW
+    };
+    Fast::new(WINDOW, 96, WINDOW + (1 << 42), size)
+}
+
+#[test]
+fn the_model_limits_address_space() {
+    address_space(fast(512));
+}
+
+#[test]
+fn the_model_limits_data() {
+    data(fast(512));
+}
+
+#[test]
+fn the_model_limits_locked_memory() {
+    locked(fast(512));
+}
+
+#[test]
+fn the_model_limits_areas() {
+    areas(fast(1 << 15));
+}
+
+#[test]
+fn the_model_limits_promises() {
+    overcommit(fast(512));
 }

@@ -2,7 +2,7 @@
 
 use super::generate::Generator;
 use super::naive::{From, Naive};
-use super::{Answer, Op, PAGES, System, WINDOW};
+use super::{Answer, Op, PAGES, System, WINDOW, with_traits};
 use fencepost::mmu::addr::{Access, PAGE};
 use fencepost::mmu::area::linux::{MREMAP_DONTUNMAP, PROT_GROWSDOWN};
 use fencepost::mmu::area::{Area, Traits};
@@ -339,7 +339,7 @@ pub fn step<S: System>(
     {
         return Ok(None);
     }
-    if let Some(raw) = system.raw_areas()
+    if let Some(raw) = system.unmerged()
         && is_open(&raw, naive, op)
     {
         return Ok(None);
@@ -361,6 +361,14 @@ pub fn compare<S: System>(system: &mut S, naive: &mut Naive) -> Result<(), Strin
     let (theirs, ours) = (system.areas(), naive.areas());
     if theirs != ours {
         return Err(format!("areas {theirs:#?}, expected {ours:#?}"));
+    }
+    if let Some(cuts) = system.cuts() {
+        let visible = Traits(u16::MAX).without(Traits::ACCOUNTED.with(Traits::HEAP));
+        let theirs = with_traits(cuts, visible);
+        let ours = with_traits(naive.raw_areas(), visible);
+        if theirs != ours {
+            return Err(format!("traits {theirs:#?}, expected {ours:#?}"));
+        }
     }
     let around = system.faults_around();
     for index in 0..naive.pages.len() {

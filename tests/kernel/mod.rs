@@ -6,6 +6,7 @@
 //! | `naive*.rs` | the model that is too simple to be wrong: a row of pages |
 //! | `real.rs` | the kernel, in this process |
 //! | `remote.rs`, `remote.c` | the kernel, in a process that does nothing by itself |
+//! | `fast.rs` | the model of the library |
 //! | `probe.rs` | accesses that survive their faults |
 //! | `quirks.rs` | what this kernel has and what it lacks |
 //! | `drive.rs`, `generate.rs` | random operations, the comparison, scripts |
@@ -20,6 +21,7 @@ use fencepost::mmu::fault::Signature;
 
 mod bounds;
 pub mod drive;
+pub mod fast;
 mod forks;
 pub mod generate;
 pub mod naive;
@@ -217,7 +219,11 @@ pub trait System {
     /// Called before [`System::areas`], [`System::page`] and [`System::peek`], after an operation.
     fn look(&mut self) {}
     /// The areas as the system cuts them, if it does not cut as the naive model does.
-    fn raw_areas(&mut self) -> Option<Vec<Area>> {
+    fn unmerged(&mut self) -> Option<Vec<Area>> {
+        None
+    }
+    /// The areas with their traits, if they are to be compared.
+    fn cuts(&mut self) -> Option<Vec<Area>> {
         None
     }
     /// The contents of a page that is present and may be read by instructions.
@@ -284,10 +290,15 @@ pub trait System {
 /// merged (the kernel leaves equal neighbours apart after faults and moves), objects numbered
 /// by their first appearance.
 pub fn canonical(areas: impl IntoIterator<Item = Area>) -> Vec<Area> {
+    with_traits(areas, Traits::default())
+}
+
+/// As [`canonical`], but these traits count.
+pub fn with_traits(areas: impl IntoIterator<Item = Area>, traits: Traits) -> Vec<Area> {
     let mut seen: Vec<ObjectId> = Vec::new();
     let mut all: Vec<Area> = Vec::new();
     for mut area in areas {
-        area.traits = Traits::default();
+        area.traits = Traits(area.traits.0 & traits.0);
         if let Backing::Object { object, .. } = &mut area.backing {
             let number = seen.iter().position(|s| s == object).unwrap_or_else(|| {
                 seen.push(*object);

@@ -348,7 +348,7 @@ impl System for Kernel {
         canonical(self.raw.iter().copied())
     }
 
-    fn raw_areas(&mut self) -> Option<Vec<Area>> {
+    fn unmerged(&mut self) -> Option<Vec<Area>> {
         Some(self.raw.clone())
     }
 

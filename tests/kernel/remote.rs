@@ -315,7 +315,7 @@ impl System for Remote {
         canonical(self.raw.iter().copied())
     }
 
-    fn raw_areas(&mut self) -> Option<Vec<Area>> {
+    fn unmerged(&mut self) -> Option<Vec<Area>> {
         Some(self.raw.clone())
     }
 
