@@ -363,7 +363,7 @@ pub fn compare<S: System>(system: &mut S, naive: &mut Naive) -> Result<(), Strin
         return Err(format!("areas {theirs:#?}, expected {ours:#?}"));
     }
     if let Some(cuts) = system.cuts() {
-        let visible = Traits(u16::MAX).without(Traits::ACCOUNTED.with(Traits::HEAP));
+        let visible = Traits(u16::MAX).without(Traits::HEAP);
         let theirs = with_traits(cuts, visible);
         let ours = with_traits(naive.raw_areas(), visible);
         if theirs != ours {

@@ -283,8 +283,13 @@ impl System for Naive {
                 traits = traits.with(has);
             }
         }
+        let rights = Rights::from_bits(prot);
+        let shared = matches!(from, From::Object { shared: true, .. });
+        if rights.holds(Rights::WRITE) && !shared && !traits.has(Traits::NO_RESERVE) {
+            traits = traits.with(Traits::ACCOUNTED);
+        }
         for (i, index) in range.clone().enumerate() {
-            let page = Page::new(Rights::from_bits(prot), traits, advance(from, i as u64));
+            let page = Page::new(rights, traits, advance(from, i as u64));
             self.pages[index] = Some(page);
         }
         if flags & (MAP_POPULATE | MAP_LOCKED) != 0 {
@@ -340,7 +345,16 @@ impl System for Naive {
             }
             at = part.end;
             let old = self.pages[part.start].expect("a page of an area");
-            self.each(part.clone(), |page| page.rights = rights);
+            self.each(part.clone(), |page| {
+                page.rights = rights;
+                let counts = !page.shared() && !page.traits.has(Traits::NO_RESERVE);
+                if rights.holds(Rights::WRITE) && counts {
+                    page.traits = page.traits.with(Traits::ACCOUNTED);
+                } else if !rights.holds(Rights::WRITE) && page.from == From::Zero {
+                    // As long as the area was never written to; else the kernel goes on counting.
+                    page.traits = page.traits.without(Traits::ACCOUNTED);
+                }
+            });
             let was_idle = !old.rights.holds(Rights::WRITE) && !old.shared();
             if was_idle && old.traits.has(Traits::LOCKED) && rights.holds(Rights::WRITE) {
                 self.populate_quietly(part);
@@ -432,7 +446,7 @@ impl System for Naive {
             });
             if room {
                 for index in self.range(old, new) {
-                    let fresh = Page::new(Rights::READ_WRITE, Traits::default(), From::Zero);
+                    let fresh = Page::new(Rights::READ_WRITE, Traits::ACCOUNTED, From::Zero);
                     self.pages[index] = Some(fresh);
                 }
                 self.brk = to;

@@ -103,7 +103,7 @@ impl<G: Geometry> Machine<'_, G> {
                     return Ok(at);
                 }
                 Err(refused) => {
-                    if let Err(cause) = self.resolve(va, access, mode) {
+                    if let Err(cause) = self.resolve(va, access, mode, refused.present) {
                         return Err(self.fault(cause, va, access, mode, refused.present));
                     }
                     self.restarts += 1;
@@ -132,13 +132,24 @@ impl<G: Geometry> Machine<'_, G> {
 
     /// The kernel's page fault handler.
     #[cold]
-    fn resolve(&mut self, va: VirtAddr, access: Access, mode: Mode) -> Result<(), Cause> {
-        let area = match self.judge(va, access, mode) {
-            Ok(area) => area,
+    fn resolve(
+        &mut self,
+        va: VirtAddr,
+        access: Access,
+        mode: Mode,
+        present: bool,
+    ) -> Result<(), Cause> {
+        let judged = match self.judge(va, access, mode) {
             Err(Cause::NotMapped | Cause::NullDeref) if self.grow(va)? => {
-                self.judge(va, access, mode)?
+                self.judge(va, access, mode)
             }
-            Err(cause) => return Err(cause),
+            judged => judged,
+        };
+        let area = match judged {
+            // Linux takes a fetch for a load until the page is there; the fetch is repeated, and
+            // then refused for good.
+            Err(Cause::ExecNx) if !present => self.judge(va, Access::Read, mode)?,
+            judged => judged?,
         };
         let Some(space) = self.current else {
             return Err(Cause::NotMapped);
@@ -199,7 +210,10 @@ impl<G: Geometry> Machine<'_, G> {
     #[must_use]
     pub fn why(&self, va: VirtAddr, access: Access, mode: Mode) -> Option<Cause> {
         use crate::mmu::area::Backing;
-        let area = match self.judge(va, access, mode) {
+        let judged = self.judge(va, access, mode);
+        let area = match judged {
+            // The page is brought in first, if it can be.
+            Err(Cause::ExecNx) => self.judge(va, Access::Read, mode).ok()?,
             Ok(area) => area,
             Err(cause) => return Some(cause),
         };
@@ -212,9 +226,13 @@ impl<G: Geometry> Machine<'_, G> {
             Backing::Object { object, offset, .. } if leaf.is_none() => {
                 let object = self.pages.objects.get(object);
                 let covered = object.is_some_and(|object| object.covers(offset));
-                (!covered).then_some(Cause::BusEof)
+                if covered {
+                    judged.err()
+                } else {
+                    Some(Cause::BusEof)
+                }
             }
-            _ => None,
+            _ => judged.err(),
         }
     }
 

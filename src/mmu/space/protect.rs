@@ -87,7 +87,20 @@ impl Space {
             // and keeps the area apart from neighbours that it does not count.
             new.traits = new.traits.without(Traits::ACCOUNTED);
         }
-        self.alter(pool, fx, area, from, to, new.rights, new.traits)
+        self.alter(pool, fx, area, from, to, new.rights, new.traits)?;
+        let was_idle = !area.rights.holds(Rights::WRITE) && !area.is_shared();
+        if was_idle && area.traits.has(Traits::LOCKED) && rights.holds(Rights::WRITE) {
+            // Locked memory that becomes writable is faulted in for that; what cannot be had is
+            // left out.
+            let part = Area {
+                start: from,
+                end: to,
+                backing: area.backing_at(from),
+                ..new
+            };
+            let _ = fx.populate(&part, from, to, true);
+        }
+        Ok(())
     }
 
     /// `mlock`: locks every page that the range touches, and faults it in.
