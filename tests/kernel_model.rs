@@ -160,6 +160,17 @@ fn scripts_of_the_past_agree_with_the_kernel() {
     assert!(number > 0, "there are scripts");
 }
 
+#[test]
+fn scripts_of_the_past_agree_with_the_model() {
+    for (name, ops) in drive::kept_scripts() {
+        let (mut fast, mut naive) = naive_and_fast();
+        let result = drive::replay(&mut fast, &mut naive, &ops, &mut Tally::default());
+        if let Err((line, why)) = result {
+            panic!("{name}, operation {line}: {why}");
+        }
+    }
+}
+
 /// A model that is wrong in one thing is found out, and the script that shows it is short.
 #[test]
 fn a_falsified_model_is_noticed() {

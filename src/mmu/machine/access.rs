@@ -313,9 +313,16 @@ impl<G: Geometry> Machine<'_, G> {
         mut piece: impl FnMut(&mut Self, PhysAddr, usize, usize),
     ) -> Result<usize, Errno> {
         let mut done = 0;
+        let mut held = 0;
         while done < len {
             let at = va.wrapping_add(done as u64);
             let here = len.min(done + (PAGE - at % PAGE) as usize);
+            if held <= done {
+                held = self.hold(space, va, done, len, write);
+            }
+            if held < here {
+                break;
+            }
             let Some(place) = self.pin(space, at, write) else {
                 break;
             };
@@ -326,6 +333,28 @@ impl<G: Geometry> Machine<'_, G> {
             return Err(Errno::EFAULT);
         }
         Ok(done)
+    }
+
+    /// The kernel takes hold of up to 16 pages (`PVM_MAX_PP_ARRAY_COUNT`) before it copies
+    /// anything: private copies that are made thereby do not see what the same call writes into
+    /// the object. How far it came, in bytes of the call.
+    fn hold(
+        &mut self,
+        space: super::SpaceId,
+        va: u64,
+        from: usize,
+        len: usize,
+        write: bool,
+    ) -> usize {
+        let mut held = from;
+        for _ in 0..16 {
+            let at = va.wrapping_add(held as u64);
+            if held == len || self.pin(space, at, write).is_none() {
+                break;
+            }
+            held = len.min(held + (PAGE - at % PAGE) as usize);
+        }
+        held
     }
 
     /// What the kernel calls getting a user page.
