@@ -270,7 +270,7 @@ fn fast(nodes: usize) -> Fast {
         nodes,
         ..Size::WINDOW
     };
-    Fast::new(WINDOW, 96, WINDOW + (1 << 42), size)
+    Fast::new(WINDOW, WINDOW + (1 << 42), size)
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! The model of the library as a system: a whole machine with areas, page tables and frames.
 
 use super::bounds::{Bound, Bounded};
-use super::{ELSEWHERE, FILES, PageView, System, WINDOW, canonical, pristine};
+use super::{ELSEWHERE, FILES, PageView, System, canonical, pristine};
+use core::cell::RefCell;
 use core::mem::ManuallyDrop;
 use fencepost::mmu::addr::{Access, Mode, ObjectId, PAGE, PhysAddr, Rights, VirtAddr};
 use fencepost::mmu::area::linux::*;
@@ -16,6 +17,7 @@ use fencepost::mmu::physical::{FRAME_WORDS, FrameRecord};
 use fencepost::mmu::space::Layout;
 use fencepost::mmu::swap::SwapRecord;
 use fencepost::mmu::tlb::TlbLine;
+use std::rc::Rc;
 
 /// Storage that a machine borrows as long as it lives.
 struct Store {
@@ -52,19 +54,23 @@ impl Size {
     };
 }
 
-/// A machine of its own, with one space.
-pub struct Fast {
+/// A machine and what it is made of.
+struct Computer {
     machine: ManuallyDrop<Machine<'static, X86L4>>,
     store: Store,
+}
+
+/// One address space of a machine, which it may share with its children.
+pub struct Fast {
+    computer: Rc<RefCell<Computer>>,
     space: SpaceId,
     base: u64,
-    pages: u64,
     files: Vec<ObjectId>,
 }
 
 impl Fast {
-    /// A machine whose break begins at `heap`; `pages` pages from `base` on are looked at.
-    pub fn new(base: u64, pages: u64, heap: u64, size: Size) -> Fast {
+    /// A machine whose break begins at `heap`; what is mapped from `base` on is the window's.
+    pub fn new(base: u64, heap: u64, size: Size) -> Fast {
         let mut store = Store { gone: Vec::new() };
         let words = if size.contents { size.frames } else { 4096 };
         let storage = Storage {
@@ -99,19 +105,42 @@ impl Fast {
                 object
             })
             .collect();
-        Fast {
+        let computer = Computer {
             machine: ManuallyDrop::new(machine),
             store,
+        };
+        Fast {
+            computer: Rc::new(RefCell::new(computer)),
             space,
             base,
-            pages,
             files,
         }
     }
 
-    /// The machine itself.
-    pub fn machine(&mut self) -> &mut Machine<'static, X86L4> {
-        &mut self.machine
+    /// The machine with this space current.
+    pub fn on<T>(&self, f: impl FnOnce(&mut Machine<'static, X86L4>, SpaceId) -> T) -> T {
+        let machine = &mut self.computer.borrow_mut().machine;
+        if machine.current() != Some(self.space) {
+            machine.switch_to(self.space).expect("it exists");
+        }
+        f(machine, self.space)
+    }
+
+    /// A child on the same machine.
+    pub fn fork(&self) -> Fast {
+        let space = self.on(|machine, space| machine.fork(space).expect("room for a child"));
+        Fast {
+            computer: Rc::clone(&self.computer),
+            space,
+            base: self.base,
+            files: self.files.clone(),
+        }
+    }
+
+    /// The machine's own checker.
+    pub fn check(&self) -> Result<(), String> {
+        let found = self.on(|machine, _| machine.check());
+        found.map_err(|damage| format!("damage {damage:?}"))
     }
 
     fn settle(&mut self, result: Result<u64, Errno>, len: u64) -> Result<u64, Errno> {
@@ -120,15 +149,16 @@ impl Fast {
             return Ok(at);
         }
         assert!(at.is_multiple_of(PAGE), "placed at {at:#x}");
-        self.machine
-            .munmap(at, len)
-            .expect("what was placed can be removed");
+        let gone = self.on(|machine, _| machine.munmap(at, len));
+        gone.expect("what was placed can be removed");
         Ok(ELSEWHERE)
     }
 
-    fn own_areas(&self) -> impl Iterator<Item = Area> {
-        let space = self.machine.space(self.space).expect("it exists");
-        space.areas(self.machine.pool())
+    fn own_areas(&self) -> Vec<Area> {
+        self.on(|machine, id| {
+            let space = machine.space(id).expect("it exists");
+            space.areas(machine.pool()).collect()
+        })
     }
 }
 
@@ -149,7 +179,7 @@ fn fill(machine: &mut Machine<'static, X86L4>, space: SpaceId, file: usize, obje
     machine.munmap(at, len).expect("it can be unmapped");
 }
 
-impl Drop for Fast {
+impl Drop for Computer {
     #[allow(unsafe_code)]
     fn drop(&mut self) {
         // SAFETY: it is not used any more; its storage goes after it.
@@ -171,20 +201,20 @@ impl System for Fast {
         offset: u64,
     ) -> Result<u64, Errno> {
         let object = file.map(|file| self.files[file]);
-        let result = self.machine.mmap(hint, len, prot, flags, object, offset);
+        let result = self.on(|m, _| m.mmap(hint, len, prot, flags, object, offset));
         self.settle(result, len)
     }
 
     fn munmap(&mut self, addr: u64, len: u64) -> Result<u64, Errno> {
-        self.machine.munmap(addr, len).map(|()| 0)
+        self.on(|m, _| m.munmap(addr, len)).map(|()| 0)
     }
 
     fn mprotect(&mut self, addr: u64, len: u64, prot: u32) -> Result<u64, Errno> {
-        self.machine.mprotect(addr, len, prot).map(|()| 0)
+        self.on(|m, _| m.mprotect(addr, len, prot)).map(|()| 0)
     }
 
     fn madvise(&mut self, addr: u64, len: u64, advice: u32) -> Result<u64, Errno> {
-        self.machine.madvise(addr, len, advice).map(|()| 0)
+        self.on(|m, _| m.madvise(addr, len, advice)).map(|()| 0)
     }
 
     fn mremap(
@@ -195,21 +225,21 @@ impl System for Fast {
         flags: u32,
         new: u64,
     ) -> Result<u64, Errno> {
-        let result = self.machine.mremap(old, old_len, new_len, flags, new);
+        let result = self.on(|m, _| m.mremap(old, old_len, new_len, flags, new));
         self.settle(result, new_len)
     }
 
     fn brk(&mut self, to: u64) -> u64 {
-        self.machine.brk(to)
+        self.on(|m, _| m.brk(to))
     }
 
     fn read(&mut self, addr: u64, bytes: &mut [u8]) -> Result<u64, Errno> {
-        let done = self.machine.copy_in(self.space, addr, bytes);
+        let done = self.on(|m, space| m.copy_in(space, addr, bytes));
         done.map(|n| n as u64)
     }
 
     fn write(&mut self, addr: u64, bytes: &[u8]) -> Result<u64, Errno> {
-        let done = self.machine.copy_out(self.space, addr, bytes);
+        let done = self.on(|m, space| m.copy_out(space, addr, bytes));
         done.map(|n| n as u64)
     }
 
@@ -224,14 +254,14 @@ impl System for Fast {
         let mut loaded = [0; 8];
         let part = len as usize;
         // A store is one instruction: it stores all or nothing.
-        let done = self
-            .machine
-            .access(va, len, access, Mode::User)
-            .and_then(|()| match access {
-                Access::Read => self.machine.read(va, &mut loaded[..part], Mode::User),
-                Access::Write => self.machine.write(va, &bytes[..part], Mode::User),
+        let done = self.on(|machine, _| {
+            machine.access(va, len, access, Mode::User)?;
+            match access {
+                Access::Read => machine.read(va, &mut loaded[..part], Mode::User),
+                Access::Write => machine.write(va, &bytes[..part], Mode::User),
                 Access::Exec => Ok(()),
-            });
+            }
+        });
         match done {
             Ok(()) => Ok(u64::from_le_bytes(loaded)),
             Err(fault) => Err(fault.signature().expect("a fault that the kernel has")),
@@ -243,29 +273,37 @@ impl System for Fast {
     }
 
     fn cuts(&mut self) -> Option<Vec<Area>> {
-        Some(self.own_areas().collect())
+        Some(self.own_areas())
     }
 
     fn page(&mut self, addr: u64) -> PageView {
-        PageView {
-            present: self.machine.is_resident(self.space, addr),
-            guard: self.machine.is_guard(self.space, addr),
-        }
+        self.on(|machine, space| PageView {
+            present: machine.is_resident(space, addr),
+            guard: machine.is_guard(space, addr),
+        })
     }
 
     fn peek(&mut self, addr: u64) -> super::Contents {
         let mut bytes = [0; 2 * super::EDGE as usize];
         let (head, tail) = bytes.split_at_mut(super::EDGE as usize);
-        let frame = self.machine.frame(self.space, addr).expect("it is present");
-        let start = frame.start().raw();
-        let memory = self.machine.memory();
-        memory.read(PhysAddr::new(start), head);
-        memory.read(PhysAddr::new(start + PAGE - super::EDGE), tail);
+        self.on(|machine, space| {
+            let frame = machine.frame(space, addr).expect("it is present");
+            let start = frame.start().raw();
+            let memory = machine.memory();
+            memory.read(PhysAddr::new(start), head);
+            memory.read(PhysAddr::new(start + PAGE - super::EDGE), tail);
+        });
         bytes
     }
 
     fn faults_around(&self) -> bool {
         false
+    }
+}
+
+impl Fast {
+    fn limits<T>(&self, f: impl FnOnce(&mut Limits) -> T) -> T {
+        self.on(|machine, id| f(&mut machine.space_mut(id).expect("it exists").limits))
     }
 }
 
@@ -279,25 +317,23 @@ impl Bounded for Fast {
             used[1] += pages * u64::from(data && !area.traits.has(Traits::GROWS_DOWN));
             used[2] += pages * u64::from(area.traits.has(Traits::LOCKED));
         }
-        let space = self.machine.space_mut(self.space).expect("it exists");
-        let limits = &mut space.limits;
-        match bound {
+        self.limits(|limits| match bound {
             Bound::AddressSpace => limits.address_space = (used[0] + pages) * PAGE,
             Bound::Data => limits.data = (used[1] + pages) * PAGE,
             Bound::Locked => limits.locked = (used[2] + pages) * PAGE,
-        }
+        });
     }
 
     fn areas_of_all(&mut self) -> (usize, usize) {
-        let space = self.machine.space(self.space).expect("it exists");
-        (space.len(), space.limits.areas)
+        (self.own_areas().len(), self.limits(|limits| limits.areas))
     }
 
     fn memory(&mut self) -> Option<u64> {
         const MEMORY: u64 = 1 << 34;
-        let space = self.machine.space_mut(self.space).expect("it exists");
-        space.limits.overcommit = Overcommit::Guess;
-        space.limits.memory = MEMORY;
+        self.limits(|limits| {
+            limits.overcommit = Overcommit::Guess;
+            limits.memory = MEMORY;
+        });
         Some(MEMORY)
     }
 }

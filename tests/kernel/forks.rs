@@ -1,6 +1,7 @@
 //! Parent and child: what is copied, what is shared, what is missing.
 
 use super::drive::{self, Tally, compare, step};
+use super::fast::{Fast, Size};
 use super::generate::Generator;
 use super::naive::Naive;
 use super::quirks::Quirks;
@@ -11,7 +12,7 @@ use fencepost::mmu::area::linux::*;
 
 /// The kernel does not copy entries that only say zero, if their area was never written to:
 /// what is absent in the child and has no frame of its own is absent in its model too.
-fn adopt(child: &mut Remote, naive: &mut Naive) {
+fn adopt<S: System>(child: &mut S, naive: &mut Naive) {
     child.look();
     for index in 0..naive.pages.len() {
         let addr = naive.addr(index);
@@ -24,13 +25,18 @@ fn adopt(child: &mut Remote, naive: &mut Naive) {
     }
 }
 
-#[test]
-fn parents_and_children_agree_with_the_kernel() {
-    let mut tally = Tally::default();
+/// Operations before a fork, the comparison of both, operations on both in turn.
+fn agree<S: System>(
+    rounds: u64,
+    quirks: Quirks,
+    make: impl Fn() -> S,
+    fork: impl Fn(&mut S) -> S,
+    tally: &mut Tally,
+) {
     let mut generator = Generator::new(4711);
-    for round in 0..40 {
-        let mut parent = Remote::new(Some(WINDOW), PAGES);
-        let mut naive = Naive::new(WINDOW, PAGES, Quirks::of_this_kernel());
+    for round in 0..rounds {
+        let mut parent = make();
+        let mut naive = Naive::new(WINDOW, PAGES, quirks);
         let mut ops = Vec::new();
         let mut fail = |who: &str, op: Op, why: String| -> ! {
             panic!("round {round}, {who}, {op:?}: {why}");
@@ -44,7 +50,7 @@ fn parents_and_children_agree_with_the_kernel() {
                 Err(why) => fail("before", op, why),
             }
         }
-        let mut child = parent.fork();
+        let mut child = fork(&mut parent);
         let mut child_naive = naive.fork();
         adopt(&mut child, &mut child_naive);
         for (who, system, model) in [
@@ -81,15 +87,28 @@ fn parents_and_children_agree_with_the_kernel() {
             }
         }
     }
-    tally.print("parents and children against the kernel");
     assert!(tally.well * 10 >= tally.done * 6, "most operations succeed");
-    assert!(tally.done > 40 * 250, "most operations can be compared");
+    assert!(tally.done > rounds * 250, "most operations can be compared");
+}
+
+#[test]
+fn parents_and_children_agree_with_the_kernel() {
+    let mut tally = Tally::default();
+    let make = || Remote::new(Some(WINDOW), PAGES);
+    agree(40, Quirks::of_this_kernel(), make, Remote::fork, &mut tally);
+    tally.print("parents and children against the kernel");
+}
+
+#[test]
+fn row_057_parents_and_children_of_the_model_are_the_kernels() {
+    let mut tally = Tally::default();
+    let make = || Fast::new(WINDOW, WINDOW + (1 << 42), Size::WINDOW);
+    agree(400, Quirks::ALL, make, |fast| fast.fork(), &mut tally);
+    tally.print("parents and children of the model");
 }
 
 /// One page of each kind: what the child reads, and who sees the child's store.
-#[test]
-fn fork_copies_shares_wipes_and_leaves_out() {
-    let mut parent = Remote::new(Some(WINDOW), PAGES);
+fn copies_shares_wipes_and_leaves_out<S: System>(mut parent: S, fork: impl Fn(&mut S) -> S) {
     let at = |page: u64| WINDOW + page * PAGE;
     let private = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
     let shared = MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED;
@@ -112,9 +131,9 @@ fn fork_copies_shares_wipes_and_leaves_out() {
         advise(8, MADV_GUARD_INSTALL);
     }
 
-    let mut child = parent.fork();
+    let mut child = fork(&mut parent);
     let mut bytes = [0; 3];
-    let mut read = |system: &mut Remote, page| {
+    let mut read = |system: &mut S, page| {
         let result = system.read(at(page), &mut bytes);
         (result.map_err(|errno| errno.0), bytes)
     };
@@ -151,4 +170,16 @@ fn fork_copies_shares_wipes_and_leaves_out() {
         len: 1,
     });
     assert_eq!(answer, Answer::Refused(fencepost::mmu::area::Errno::EFAULT));
+}
+
+#[test]
+fn fork_of_the_kernel_copies_shares_wipes_and_leaves_out() {
+    let remote = Remote::new(Some(WINDOW), PAGES);
+    copies_shares_wipes_and_leaves_out(remote, Remote::fork);
+}
+
+#[test]
+fn row_057_fork_of_the_model_copies_shares_wipes_and_leaves_out() {
+    let fast = Fast::new(WINDOW, WINDOW + (1 << 42), Size::WINDOW);
+    copies_shares_wipes_and_leaves_out(fast, |fast| fast.fork());
 }

@@ -1,6 +1,7 @@
 //! What page tables cost: the kernel's `VmPTE` against the number of tables that a radix tree of
 //! four levels needs for the same pages.
 
+use super::fast::{Fast, Size};
 use super::remote::Remote;
 use super::{System, WINDOW};
 use fencepost::mmu::addr::PAGE;
@@ -28,9 +29,9 @@ const CASES: [(&str, u64, u64, u64); 4] = [
     ("512 MiB without holes", 512 * MIB, PAGE, 1032),
 ];
 
-fn map(remote: &mut Remote, span: u64) {
+fn map<S: System>(system: &mut S, span: u64) {
     let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE;
-    let mapped = remote.mmap(WINDOW, span, PROT_READ | PROT_WRITE, flags, None, 0);
+    let mapped = system.mmap(WINDOW, span, PROT_READ | PROT_WRITE, flags, None, 0);
     assert_eq!(mapped, Ok(WINDOW));
 }
 
@@ -55,6 +56,28 @@ fn row_014_page_tables_cost_what_the_kernel_says() {
         assert_eq!(needed * 4, kilobytes, "{what}: the kernel's");
         assert_eq!(remote.munmap(WINDOW, span), Ok(0));
         assert_eq!(remote.status("VmPTE"), before, "{what}: unmapped");
+    }
+}
+
+#[test]
+fn row_014_page_tables_of_the_model_cost_what_the_kernels_do() {
+    for (what, span, step, kilobytes) in CASES {
+        let size = Size {
+            frames: 8192,
+            nodes: 16,
+            contents: false,
+        };
+        let mut fast = Fast::new(WINDOW, WINDOW + (1 << 42), size);
+        let cost = |fast: &Fast| fast.on(|machine, space| machine.table_bytes(space));
+        let before = cost(&fast);
+        map(&mut fast, span);
+        assert_eq!(cost(&fast), before, "{what}: a mapping needs no table");
+        for page in (WINDOW..WINDOW + span).step_by(step as usize) {
+            assert_eq!(fast.read(page, &mut [0]), Ok(1));
+        }
+        assert_eq!(cost(&fast) - before, kilobytes << 10, "{what}");
+        assert_eq!(fast.munmap(WINDOW, span), Ok(0));
+        assert_eq!(cost(&fast), before, "{what}: unmapped");
     }
 }
 
