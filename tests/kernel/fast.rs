@@ -25,10 +25,19 @@ struct Store {
 }
 
 impl Store {
+    /// Words of zero, which the system has ready.
+    fn words(&mut self, len: usize) -> &'static mut [u64] {
+        self.keep(vec![0; len].into_boxed_slice())
+    }
+
+    fn slice<T: 'static>(&mut self, len: usize, empty: impl Fn() -> T) -> &'static mut [T] {
+        self.keep((0..len).map(|_| empty()).collect())
+    }
+
     /// A slice that is given back with the store.
     #[allow(unsafe_code)]
-    fn slice<T: 'static>(&mut self, len: usize, empty: impl Fn() -> T) -> &'static mut [T] {
-        let raw: *mut [T] = Box::into_raw((0..len).map(|_| empty()).collect());
+    fn keep<T: 'static>(&mut self, slice: Box<[T]>) -> &'static mut [T] {
+        let raw: *mut [T] = Box::into_raw(slice);
         // SAFETY: it comes from a box, and the machine is gone by then.
         self.gone
             .push(Box::new(move || drop(unsafe { Box::from_raw(raw) })));
@@ -74,10 +83,10 @@ impl Fast {
         let mut store = Store { gone: Vec::new() };
         let words = if size.contents { size.frames } else { 4096 };
         let storage = Storage {
-            memory: store.slice(words * FRAME_WORDS, || 0u64),
+            memory: store.words(words * FRAME_WORDS),
             frames: store.slice(size.frames, || FrameRecord::EMPTY),
             swap: store.slice(0, || SwapRecord::EMPTY),
-            disk: store.slice(0, || 0u64),
+            disk: store.words(0),
             nodes: store.slice(size.nodes, || Node::EMPTY),
             objects: store.slice(256, || ObjectRecord::EMPTY),
             spaces: store.slice(4, || SpaceRecord::EMPTY),

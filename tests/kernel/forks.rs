@@ -38,7 +38,7 @@ fn agree<S: System>(
         let mut parent = make();
         let mut naive = Naive::new(WINDOW, PAGES, quirks);
         let mut ops = Vec::new();
-        let mut fail = |who: &str, op: Op, why: String| -> ! {
+        let fail = |who: &str, op: Op, why: String| -> ! {
             panic!("round {round}, {who}, {op:?}: {why}");
         };
         parent.look();
@@ -103,7 +103,7 @@ fn parents_and_children_agree_with_the_kernel() {
 fn row_057_parents_and_children_of_the_model_are_the_kernels() {
     let mut tally = Tally::default();
     let make = || Fast::new(WINDOW, WINDOW + (1 << 42), Size::WINDOW);
-    agree(400, Quirks::ALL, make, |fast| fast.fork(), &mut tally);
+    agree(120, Quirks::ALL, make, |fast| fast.fork(), &mut tally);
     tally.print("parents and children of the model");
 }
 

@@ -155,11 +155,6 @@ impl Remote {
         Remote::of(pid as u32, requests, answers, self.base, self.pages)
     }
 
-    /// The start of what is looked at.
-    pub fn base(&self) -> u64 {
-        self.base
-    }
-
     /// Hands bytes to a call: writes them into a page that is mapped meanwhile.
     pub fn with_bytes(
         &mut self,

@@ -1,8 +1,10 @@
 //! What a fault looks like: every kind that a program can have on this machine, raised for real,
 //! against [`Fault::signature`].
 
-use super::real::{Kernel, call};
-use super::{FILES, System, WINDOW, probe};
+use super::fast::{Fast, Size};
+use super::quirks::Quirks;
+use super::real::Kernel;
+use super::{FILES, System, WINDOW};
 use fencepost::mmu::addr::{Access, Mode, PAGE, VirtAddr};
 use fencepost::mmu::area::linux::*;
 use fencepost::mmu::fault::{Cause, Fault, Signature};
@@ -11,18 +13,32 @@ const RW: u32 = PROT_READ | PROT_WRITE;
 const PRIVATE: u32 = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
 const SHARED: u32 = MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED;
 
-fn place(test: u64) -> u64 {
-    WINDOW + (test << 32)
+/// A system of `pages` pages, and where they begin: the tests of the kernel share a process.
+struct Place<S> {
+    system: S,
+    base: u64,
 }
 
-/// What the machine reports for one access.
-fn raised(addr: u64, len: u64, access: Access) -> Signature {
-    // SAFETY: each address below faults, or the test fails.
-    let result = unsafe { probe::access(addr, len, access, 0) };
-    result.expect_err("an access that faults")
+fn kernel(test: u64, pages: u64) -> Place<Kernel> {
+    let base = WINDOW + (test << 32);
+    Place {
+        system: Kernel::new(base, pages),
+        base,
+    }
 }
 
-/// What the model says about a user's access.
+fn model() -> Place<Fast> {
+    let size = Size {
+        frames: 4096,
+        ..Size::WINDOW
+    };
+    Place {
+        system: Fast::new(WINDOW, WINDOW + (1 << 42), size),
+        base: WINDOW,
+    }
+}
+
+/// What the table of faults says about a user's access.
 fn told(cause: Cause, addr: u64, access: Access, present: bool) -> Signature {
     let fault = Fault {
         cause,
@@ -35,144 +51,154 @@ fn told(cause: Cause, addr: u64, access: Access, present: bool) -> Signature {
     fault.signature().expect("a fault that the machine has")
 }
 
-#[track_caller]
-fn same(cause: Cause, addr: u64, access: Access, present: bool) {
-    let model = told(cause, addr, access, present);
-    assert_eq!(raised(addr, 1, access), model, "{cause:?} {access:?}");
+impl<S: System> Place<S> {
+    /// What an access that faults looks like.
+    #[track_caller]
+    fn raised(&mut self, addr: u64, len: u64, access: Access) -> Signature {
+        let result = self.system.touch(addr, len, access, [0; 8]);
+        result.expect_err("an access that faults")
+    }
+
+    #[track_caller]
+    fn same(&mut self, cause: Cause, addr: u64, access: Access, present: bool) {
+        let found = self.raised(addr, 1, access);
+        assert_eq!(
+            found,
+            told(cause, addr, access, present),
+            "{cause:?} {access:?}"
+        );
+    }
+
+    /// An access that is allowed.
+    #[track_caller]
+    fn touch(&mut self, addr: u64, access: Access) {
+        let result = self.system.touch(addr, 1, access, [0x5a; 8]);
+        assert!(result.is_ok(), "{addr:#x}: {result:?}");
+    }
+
+    /// One page.
+    fn map(&mut self, page: u64, prot: u32, flags: u32) -> u64 {
+        let addr = self.base + page * PAGE;
+        let mapped = self.system.mmap(addr, PAGE, prot, flags, None, 0);
+        assert_eq!(mapped, Ok(addr));
+        addr
+    }
+
+    /// A stack of 4 pages with its top at this page.
+    fn stack(&mut self, top: u64) -> u64 {
+        let addr = self.base + (top - 4) * PAGE;
+        let flags = PRIVATE | MAP_GROWSDOWN;
+        let mapped = self.system.mmap(addr, 4 * PAGE, RW, flags, None, 0);
+        assert_eq!(mapped, Ok(addr));
+        addr + 4 * PAGE
+    }
 }
 
-fn map(base: u64, page: u64, prot: u32, flags: u32) -> u64 {
-    let addr = base + page * PAGE;
-    super::real::map(addr, PAGE, prot, flags);
-    addr
-}
+/// Every row of the table of faults that a program can have, but for the addresses of others.
+fn faults<S: System>(mut p: Place<S>) {
+    use Access::{Exec, Read, Write};
+    for access in [Read, Write, Exec] {
+        p.same(Cause::NotMapped, p.base + 20 * PAGE + 5, access, false);
+        p.same(Cause::NullDeref, 8, access, false);
+    }
+    let read_only = p.map(0, PROT_READ, PRIVATE);
+    p.same(Cause::ProtWrite, read_only + 1, Write, false);
+    p.touch(read_only, Read);
+    p.same(Cause::ProtWrite, read_only + 2, Write, true);
 
-fn touch(addr: u64, access: Access) {
-    // SAFETY: the page is the test's own, and may be used so.
-    let result = unsafe { probe::access(addr, 1, access, 0x5a) };
-    assert!(result.is_ok(), "{addr:#x}");
-}
+    let nothing = p.map(2, 0, PRIVATE);
+    p.same(Cause::ProtRead, nothing + 3, Read, false);
+    p.same(Cause::ProtWrite, nothing + 3, Write, false);
+    p.same(Cause::ExecNx, nothing + 3, Exec, false);
+    let data = p.map(4, RW, PRIVATE);
+    // The page is brought in before the fetch is refused.
+    p.same(Cause::ExecNx, data + 4, Exec, true);
+    p.touch(data, Write);
+    p.same(Cause::ExecNx, data + 4, Exec, true);
+    assert_eq!(p.system.mprotect(data, PAGE, 0), Ok(0));
+    // With data behind it, yet the machine says that nothing is present.
+    p.same(Cause::ProtRead, data + 5, Read, false);
+    p.same(Cause::ProtWrite, data + 5, Write, false);
 
-/// A mapping of the tests that ends with them.
-struct Window(u64, u64);
+    let shared = p.map(6, RW, SHARED);
+    let grown = p.system.mremap(shared, PAGE, 2 * PAGE, 0, 0);
+    assert_eq!(grown, Ok(shared), "room to grow");
+    p.touch(shared, Write);
+    for access in [Read, Write, Exec] {
+        p.same(Cause::BusEof, shared + PAGE + 7, access, false);
+    }
 
-impl Drop for Window {
-    fn drop(&mut self) {
-        super::real::unmap(self.0, self.1 * PAGE);
+    if Quirks::of_this_kernel().guard {
+        let guarded = p.map(10, RW, PRIVATE);
+        p.touch(guarded, Write);
+        let advised = p.system.madvise(guarded, PAGE, MADV_GUARD_INSTALL);
+        assert_eq!(advised, Ok(0));
+        for access in [Read, Write, Exec] {
+            p.same(Cause::Guard, guarded + 9, access, false);
+        }
+    }
+
+    // The same beyond the end of a file.
+    let addr = p.base + 32 * PAGE;
+    let end = addr + FILES[0] * PAGE;
+    for flags in [MAP_PRIVATE | MAP_FIXED, MAP_SHARED | MAP_FIXED] {
+        let len = (FILES[0] + 2) * PAGE;
+        let mapped = p.system.mmap(addr, len, RW, flags, Some(0), 0);
+        assert_eq!(mapped, Ok(addr));
+        p.touch(end - 1, Read);
+        p.same(Cause::BusEof, end, Read, false);
+        p.same(Cause::BusEof, end + 11, Write, false);
     }
 }
 
 #[test]
 fn row_032_signals_of_faults_are_the_kernels() {
-    use Access::{Exec, Read, Write};
-    let window = Window(place(8), 64);
-    let base = window.0;
-    for access in [Read, Write, Exec] {
-        same(Cause::NotMapped, base + 20 * PAGE + 5, access, false);
-        same(Cause::NullDeref, 8, access, false);
-    }
-    let read_only = map(base, 0, PROT_READ, PRIVATE);
-    same(Cause::ProtWrite, read_only + 1, Write, false);
-    touch(read_only, Read);
-    same(Cause::ProtWrite, read_only + 2, Write, true);
-
-    let nothing = map(base, 2, 0, PRIVATE);
-    same(Cause::ProtRead, nothing + 3, Read, false);
-    same(Cause::ProtWrite, nothing + 3, Write, false);
-    let data = map(base, 4, RW, PRIVATE);
-    touch(data, Write);
-    same(Cause::ExecNx, data + 4, Exec, true);
-    let protect = |addr: u64, prot: u32| {
-        call(libc::SYS_mprotect, [addr, PAGE, prot.into(), 0, 0, 0]).expect("mprotect");
-    };
-    protect(data, 0);
-    // With data behind it, yet the machine says that nothing is present.
-    same(Cause::ProtRead, data + 5, Read, false);
-    same(Cause::ProtWrite, data + 5, Write, false);
-
-    let shared = map(base, 6, RW, SHARED);
-    let grow = [shared, PAGE, 2 * PAGE, 0, 0, 0];
-    assert_eq!(call(libc::SYS_mremap, grow), Ok(shared), "room to grow");
-    touch(shared, Write);
-    same(Cause::BusEof, shared + PAGE + 7, Read, false);
-    same(Cause::BusEof, shared + PAGE + 7, Write, false);
-
-    if super::quirks::Quirks::of_this_kernel().guard {
-        let guarded = map(base, 10, RW, PRIVATE);
-        touch(guarded, Write);
-        let advice = [guarded, PAGE, MADV_GUARD_INSTALL.into(), 0, 0, 0];
-        assert_eq!(call(libc::SYS_madvise, advice), Ok(0));
-        same(Cause::Guard, guarded + 9, Read, false);
-        same(Cause::Guard, guarded + 9, Write, false);
-    }
-
-    // The same beyond the end of a file.
-    let mut kernel = Kernel::new(place(9), 32);
-    let addr = place(9);
-    let end = addr + FILES[0] * PAGE;
-    for flags in [MAP_PRIVATE | MAP_FIXED, MAP_SHARED | MAP_FIXED] {
-        let len = (FILES[0] + 2) * PAGE;
-        assert_eq!(kernel.mmap(addr, len, RW, flags, Some(0), 0), Ok(addr));
-        touch(end - 1, Read);
-        same(Cause::BusEof, end, Read, false);
-        same(Cause::BusEof, end + 11, Write, false);
-    }
+    faults(kernel(8, 64));
+    faults(model());
 }
 
 /// The address that is reported is the first byte that could not be accessed.
+fn first_byte<S: System>(mut p: Place<S>) {
+    use Access::{Read, Write};
+    let end = p.map(0, RW, PRIVATE) + PAGE;
+    for access in [Read, Write] {
+        let found = p.raised(end - 3, 8, access);
+        let expected = told(Cause::NotMapped, end, access, false);
+        assert_eq!(found, expected, "five bytes beyond the page");
+    }
+    let second = p.map(4, RW, PRIVATE);
+    let found = p.raised(second - 3, 8, Write);
+    let expected = told(Cause::NotMapped, second - 3, Write, false);
+    assert_eq!(found, expected, "three bytes before the page");
+    let mut bytes = [1; 3];
+    assert_eq!(p.system.read(end - 3, &mut bytes), Ok(3));
+    assert_eq!(bytes, [0; 3], "a store that faulted has stored nothing");
+}
+
 #[test]
 fn row_120_a_fault_names_the_first_byte_without_permission() {
-    use Access::{Read, Write};
-    let window = Window(place(10), 16);
-    let first = map(window.0, 0, RW, PRIVATE);
-    let end = first + PAGE;
-    for access in [Read, Write] {
-        assert_eq!(
-            raised(end - 3, 8, access),
-            told(Cause::NotMapped, end, access, false),
-            "five bytes beyond the page"
-        );
+    first_byte(kernel(10, 16));
+    first_byte(model());
+}
+
+fn kernel_addresses<S: System>(mut p: Place<S>) {
+    const TEXT: u64 = 0xffff_ffff_8100_0000;
+    for addr in [TEXT, 0xffff_8000_0000_0000, 0xffff_ffff_ff60_0000] {
+        let found = p.raised(addr, 1, Access::Read);
+        assert_eq!((found.trap, found.error), (14, 5), "{addr:#x}");
+        p.same(Cause::UserSupervisor, addr, Access::Read, false);
     }
-    let second = map(window.0, 4, RW, PRIVATE);
-    assert_eq!(
-        raised(second - 3, 8, Write),
-        told(Cause::NotMapped, second - 3, Write, false),
-        "three bytes before the page"
-    );
-    // A store that faulted has stored nothing.
-    let mut bytes = [1; 3];
-    let ours = bytes.as_mut_ptr();
-    let done = super::real::transfer(std::process::id(), end - 3, ours, 3, false);
-    assert_eq!((done, bytes), (Ok(3), [0; 3]));
+    p.same(Cause::UserSupervisor, TEXT, Access::Write, false);
+    p.same(Cause::UserSupervisor, TEXT, Access::Exec, false);
 }
 
 #[test]
 fn row_030_a_users_read_of_the_kernel_has_error_code_5() {
-    for addr in [
-        0xffff_ffff_8100_0000,
-        0xffff_8000_0000_0000,
-        0xffff_ffff_ff60_0000,
-    ] {
-        let found = raised(addr, 1, Access::Read);
-        assert_eq!((found.trap, found.error), (14, 5), "{addr:#x}");
-        same(Cause::UserSupervisor, addr, Access::Read, false);
-    }
-    same(
-        Cause::UserSupervisor,
-        0xffff_ffff_8100_0000,
-        Access::Write,
-        false,
-    );
-    same(
-        Cause::UserSupervisor,
-        0xffff_ffff_8100_0000,
-        Access::Exec,
-        false,
-    );
+    kernel_addresses(kernel(11, 16));
+    kernel_addresses(model());
 }
 
-#[test]
-fn row_043_addresses_between_the_halves_are_a_general_protection_fault() {
+fn between_the_halves<S: System>(mut p: Place<S>) {
     let text = std::fs::read_to_string("/proc/cpuinfo").expect("the processor");
     let wide = text.split_whitespace().any(|flag| flag == "la57");
     for addr in [
@@ -184,11 +210,17 @@ fn row_043_addresses_between_the_halves_are_a_general_protection_fault() {
             println!("skipped: {addr:#x} may be canonical with five levels");
             continue;
         }
-        let found = raised(addr, 1, Access::Read);
+        let found = p.raised(addr, 1, Access::Read);
         assert_eq!((found.trap, found.code, found.addr), (13, 128, 0));
-        same(Cause::NonCanonical, addr, Access::Read, false);
-        same(Cause::NonCanonical, addr, Access::Write, false);
+        p.same(Cause::NonCanonical, addr, Access::Read, false);
+        p.same(Cause::NonCanonical, addr, Access::Write, false);
     }
+}
+
+#[test]
+fn row_043_addresses_between_the_halves_are_a_general_protection_fault() {
+    between_the_halves(kernel(12, 16));
+    between_the_halves(model());
 }
 
 /// `RLIMIT_STACK` in pages.
@@ -202,42 +234,43 @@ fn stack_limit() -> u64 {
     limit.rlim_cur / PAGE
 }
 
-/// A stack of 4 pages with its top at `top`.
-fn stack(top: u64) -> u64 {
-    super::real::map(top - 4 * PAGE, 4 * PAGE, RW, PRIVATE | MAP_GROWSDOWN);
-    top
+fn grows<S: System>(mut p: Place<S>, most: u64) {
+    let top = p.stack(most + 500);
+    p.touch(top - 6 * PAGE, Access::Write);
+    // Any distance at once: the kernel does not look at the stack pointer.
+    p.touch(top - most * PAGE, Access::Read);
+    let below = top - most * PAGE - 1;
+    p.same(Cause::StackLimit, below, Access::Write, false);
+    p.same(Cause::StackLimit, below, Access::Read, false);
 }
 
 #[test]
 fn row_049_a_stack_grows_to_its_limit_and_no_further() {
+    // The model's limit is the usual one.
+    grows(model(), 2048);
     let most = stack_limit();
     if most > 1 << 20 {
         println!("skipped: the stack is unlimited");
         return;
     }
-    let window = Window(place(11), most + 600);
-    let top = stack(window.0 + (most + 500) * PAGE);
-    touch(top - 6 * PAGE, Access::Write);
-    // Any distance at once: the kernel does not look at the stack pointer.
-    touch(top - most * PAGE, Access::Read);
-    let below = top - most * PAGE - 1;
-    same(Cause::StackLimit, below, Access::Write, false);
-    same(Cause::StackLimit, below, Access::Read, false);
+    grows(kernel(13, most + 600), most);
+}
+
+fn keeps_its_distance<S: System>(mut p: Place<S>) {
+    let low = p.stack(600) - 4 * PAGE;
+    // 300 pages are free below, of which 256 stay free.
+    let below = p.map(600 - 4 - 301, PROT_READ, PRIVATE);
+    p.same(Cause::StackLimit, low - 45 * PAGE, Access::Write, false);
+    p.touch(low - 44 * PAGE, Access::Write);
+    p.same(Cause::StackLimit, low - 45 * PAGE, Access::Write, false);
+    // A neighbour that nobody may access needs no distance.
+    assert_eq!(p.system.mprotect(below, PAGE, 0), Ok(0));
+    p.touch(low - 300 * PAGE, Access::Write);
+    p.same(Cause::ProtWrite, below, Access::Write, false);
 }
 
 #[test]
-fn a_stack_keeps_its_distance() {
-    let window = Window(place(12), 700);
-    let top = stack(window.0 + 600 * PAGE);
-    let low = top - 4 * PAGE;
-    // 300 pages are free below: 43 of them can be had, with 256 left over and one more.
-    let below = low - 301 * PAGE;
-    super::real::map(below, PAGE, PROT_READ, PRIVATE);
-    same(Cause::StackLimit, low - 45 * PAGE, Access::Write, false);
-    touch(low - 44 * PAGE, Access::Write);
-    same(Cause::StackLimit, low - 45 * PAGE, Access::Write, false);
-    // A neighbour that nobody may access needs no distance.
-    super::real::map(below, PAGE, 0, PRIVATE);
-    touch(low - 300 * PAGE, Access::Write);
-    same(Cause::ProtWrite, below, Access::Write, false);
+fn row_049_a_stack_keeps_its_distance() {
+    keeps_its_distance(kernel(14, 700));
+    keeps_its_distance(model());
 }
