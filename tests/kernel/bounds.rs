@@ -236,6 +236,45 @@ pub fn overcommit<S: Bounded>(mut s: S) {
     assert_eq!(grown, NO_ROOM);
 }
 
+/// Huge pages of a pool that has none.
+fn no_pool<S: System>(mut s: S) {
+    assert_eq!(map(&mut s, 512, 512, RW, PRIVATE | MAP_HUGETLB), NO_ROOM);
+    assert_eq!(
+        map(&mut s, 512, 512, RW, PRIVATE),
+        Ok(at(512)),
+        "pages of the usual size"
+    );
+}
+
+#[test]
+fn a_pool_without_huge_pages_gives_none() {
+    no_pool(fast(512));
+    let pool = |name: &str| {
+        let path = format!("/proc/sys/vm/{name}");
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        text.trim().parse::<u64>().unwrap_or(0)
+    };
+    if pool("nr_hugepages") + pool("nr_overcommit_hugepages") > 0 {
+        println!("skipped: this kernel has a pool of huge pages");
+        return;
+    }
+    no_pool(remote());
+}
+
+/// Nothing may be locked at all.
+fn nothing_locked<S: Bounded>(mut s: S) {
+    s.bound(Bound::Locked, 0);
+    let locked = map(&mut s, 0, 1, RW, PRIVATE | MAP_LOCKED);
+    assert_eq!(locked, Err(Errno::EPERM));
+    assert_eq!(map(&mut s, 0, 1, RW, PRIVATE), Ok(at(0)));
+}
+
+#[test]
+fn without_a_limit_for_locked_memory_none_can_be_had() {
+    nothing_locked(remote());
+    nothing_locked(fast(512));
+}
+
 fn remote() -> Remote {
     Remote::new(Some(WINDOW), 96)
 }

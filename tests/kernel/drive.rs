@@ -413,6 +413,9 @@ pub fn compare<S: System>(system: &mut S, naive: &mut Naive) -> Result<(), Strin
     Ok(())
 }
 
+/// How often a system checks itself, in operations.
+const CHECKED: u64 = 1000;
+
 /// Runs a script; what is wrong, and after how many operations.
 pub fn replay<S: System>(
     system: &mut S,
@@ -428,7 +431,7 @@ pub fn replay<S: System>(
             Err(why) => return Err((i + 1, why)),
         }
     }
-    Ok(())
+    system.check().map_err(|why| (ops.len(), why))
 }
 
 /// Leaves out operations as long as the rest still fails.
@@ -480,7 +483,14 @@ pub fn random_of<S: System>(
     for i in 1..=count {
         let op = next(&mut generator, &naive);
         ops.push(op);
-        match step(&mut system, &mut naive, &op, i % every == 0) {
+        let mut done = step(&mut system, &mut naive, &op, i % every == 0);
+        if i % CHECKED == 0
+            && done.is_ok()
+            && let Err(why) = system.check()
+        {
+            done = Err(why);
+        }
+        match done {
             Ok(Some(answer)) => tally.count(&op, &answer),
             Ok(None) => tally.skipped += 1,
             Err(why) => {

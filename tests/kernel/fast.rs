@@ -146,12 +146,6 @@ impl Fast {
         }
     }
 
-    /// The machine's own checker.
-    pub fn check(&self) -> Result<(), String> {
-        let found = self.on(|machine, _| machine.check());
-        found.map_err(|damage| format!("damage {damage:?}"))
-    }
-
     fn settle(&mut self, result: Result<u64, Errno>, len: u64) -> Result<u64, Errno> {
         let at = result?;
         if (self.base..self.base + (1 << 40)).contains(&at) {
@@ -283,6 +277,11 @@ impl System for Fast {
 
     fn cuts(&mut self) -> Option<Vec<Area>> {
         Some(self.own_areas())
+    }
+
+    fn check(&mut self) -> Result<(), String> {
+        let found = self.on(|machine, _| machine.check());
+        found.map_err(|damage| format!("damage {damage:?}"))
     }
 
     fn page(&mut self, addr: u64) -> PageView {

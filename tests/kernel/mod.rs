@@ -226,6 +226,10 @@ pub trait System {
     fn cuts(&mut self) -> Option<Vec<Area>> {
         None
     }
+    /// Whether the system finds itself in order.
+    fn check(&mut self) -> Result<(), String> {
+        Ok(())
+    }
     /// The contents of a page that is present and may be read by instructions.
     fn peek(&mut self, addr: u64) -> Contents;
     /// Whether neighbours in shared memory and files may be present without an access.

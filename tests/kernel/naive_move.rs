@@ -28,11 +28,9 @@ impl Naive {
                 fresh
             });
         }
-        for i in 0..old_len {
-            self.pages[from + i] = keep.then(|| {
-                let page = moved[i];
-                Page::new(page.rights, page.traits, page.from)
-            });
+        for (i, page) in moved.iter().take(old_len).enumerate() {
+            let empty = Page::new(page.rights, page.traits, page.from);
+            self.pages[from + i] = keep.then_some(empty);
         }
         if keep {
             // What stays is not locked any more, nor is the rest of its area.

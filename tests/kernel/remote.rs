@@ -86,8 +86,8 @@ impl Remote {
                 for (i, &fd) in given.iter().enumerate() {
                     high[i] = libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 20);
                 }
-                for i in 0..given.len() {
-                    libc::dup2(high[i], 3 + i as i32);
+                for (fd, target) in high.iter().take(given.len()).zip(3..) {
+                    libc::dup2(*fd, target);
                 }
                 Ok(())
             });
