@@ -4,8 +4,9 @@ use super::generate::Generator;
 use super::naive::{From, Naive};
 use super::{Answer, Op, PAGES, System, WINDOW, with_traits};
 use fencepost::mmu::addr::{Access, PAGE};
-use fencepost::mmu::area::linux::{MREMAP_DONTUNMAP, PROT_GROWSDOWN};
+use fencepost::mmu::area::linux::*;
 use fencepost::mmu::area::{Area, Traits};
+use fencepost::mmu::fault::Signature;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -20,18 +21,46 @@ pub struct Tally {
     pub skipped: u64,
 }
 
-/// The operation's name in scripts.
+/// The operation's name in the table.
 pub fn name(op: &Op) -> &'static str {
-    match op {
+    match *op {
+        Op::Mmap { flags, .. } if flags & MAP_FIXED_NOREPLACE != 0 => "mmap noreplace",
+        Op::Mmap { flags, .. } if flags & MAP_FIXED != 0 => "mmap fixed",
         Op::Mmap { .. } => "mmap",
         Op::Munmap { .. } => "munmap",
+        Op::Mprotect { prot, .. } if prot & PROT_GROWSDOWN != 0 => "mprotect growsdown",
         Op::Mprotect { .. } => "mprotect",
-        Op::Madvise { .. } => "madvise",
+        Op::Madvise { advice, .. } => match advice {
+            MADV_DONTNEED => "madvise dontneed",
+            MADV_DONTNEED_LOCKED => "madvise dontneed_locked",
+            MADV_FREE => "madvise free",
+            MADV_REMOVE => "madvise remove",
+            MADV_POPULATE_READ => "madvise populate_read",
+            MADV_POPULATE_WRITE => "madvise populate_write",
+            MADV_GUARD_INSTALL => "madvise guard_install",
+            MADV_GUARD_REMOVE => "madvise guard_remove",
+            MADV_DONTFORK | MADV_DOFORK => "madvise dontfork",
+            MADV_WIPEONFORK | MADV_KEEPONFORK => "madvise wipeonfork",
+            MADV_HUGEPAGE | MADV_NOHUGEPAGE => "madvise hugepage",
+            MADV_COLD | MADV_PAGEOUT => "madvise cold",
+            _ => "madvise other",
+        },
+        Op::Mremap { flags, .. } if flags & MREMAP_DONTUNMAP != 0 => "mremap dontunmap",
+        Op::Mremap { flags, .. } if flags & MREMAP_FIXED != 0 => "mremap fixed",
+        Op::Mremap { flags, .. } if flags & MREMAP_MAYMOVE != 0 => "mremap maymove",
         Op::Mremap { .. } => "mremap",
         Op::Brk { .. } => "brk",
         Op::Read { .. } => "read",
         Op::Write { .. } => "write",
-        Op::Touch { .. } => "touch",
+        Op::Touch {
+            access: Access::Read,
+            ..
+        } => "load",
+        Op::Touch {
+            access: Access::Write,
+            ..
+        } => "store",
+        Op::Touch { .. } => "fetch",
     }
 }
 
@@ -51,7 +80,14 @@ pub fn result_name(answer: &Answer) -> String {
             95 => "EOPNOTSUPP".into(),
             other => format!("errno {other}"),
         },
-        Answer::Fault(s) => format!("{}/{} {:#x} sig {}", s.trap, s.code, s.error, s.signal),
+        Answer::Fault(s) => {
+            let signal = if s.signal == Signature::BUS {
+                "BUS"
+            } else {
+                "SEGV"
+            };
+            format!("{signal} {} trap {} {:#x}", s.code, s.trap, s.error)
+        }
     }
 }
 
@@ -77,15 +113,16 @@ impl Tally {
             self.done, self.skipped
         );
         for ((op, result), n) in &self.table {
-            println!("  {op:9} {result:22} {n:>9}");
+            println!("  {op:23} {result:22} {n:>9}");
         }
     }
 
-    /// Whether each of the results occurred.
+    /// Whether each of the results occurred: an operation, and what it can come to.
     pub fn expect(&self, wanted: &[(&'static str, &str)]) {
         let missing: Vec<_> = wanted
             .iter()
-            .filter(|&&(op, result)| !self.table.contains_key(&(op, result.to_owned())))
+            .flat_map(|&(op, results)| results.split(", ").map(move |result| (op, result)))
+            .filter(|&(op, result)| !self.table.contains_key(&(op, result.to_owned())))
             .collect();
         assert!(missing.is_empty(), "never occurred: {missing:?}");
     }

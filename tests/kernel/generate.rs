@@ -264,7 +264,47 @@ impl Generator {
         Op::Madvise { addr, len, advice }
     }
 
+    /// A range without regard to areas.
+    fn mremap_anywhere(&mut self, naive: &Naive) -> Op {
+        let n = self.pages(naive);
+        let (old, old_len) = self.range(naive, 0);
+        let room = n - (old - naive.base) / PAGE;
+        let same = self.rng.percent(40);
+        let new_len = if same {
+            old_len
+        } else {
+            self.length(room) * PAGE
+        };
+        let locked = naive.pages[naive.range(old, old + old_len)]
+            .iter()
+            .flatten()
+            .any(|page| page.traits.has(Traits::LOCKED));
+        let flags = self.rng.weighted(&[
+            (3, 0),
+            (2, MREMAP_MAYMOVE),
+            (3, MREMAP_MAYMOVE | MREMAP_FIXED),
+            (
+                if locked { 0 } else { 2 },
+                MREMAP_MAYMOVE | MREMAP_DONTUNMAP,
+            ),
+            (
+                if locked { 0 } else { 2 },
+                MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP,
+            ),
+        ]);
+        Op::Mremap {
+            old,
+            old_len,
+            new_len,
+            flags,
+            new: self.target(naive, new_len / PAGE, false),
+        }
+    }
+
     fn mremap(&mut self, naive: &Naive) -> Op {
+        if self.rng.percent(14) {
+            return self.mremap_anywhere(naive);
+        }
         let n = self.pages(naive);
         let Some(index) = self.mapped(naive) else {
             return self.mmap(naive);

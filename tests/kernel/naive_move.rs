@@ -59,7 +59,9 @@ impl Naive {
         if old_len == 0 && !first.shared() {
             return Err(Errno::EINVAL);
         }
-        if old_len > 0 && self.area_of(from).end < self.range(old, old + old_len).end {
+        // What a shrinking move leaves behind may lie in other areas.
+        let moving = old_len.min(new_len);
+        if self.area_of(from).end < self.range(old, old + moving).end {
             return Err(Errno::EFAULT);
         }
         let fixed = flags & MREMAP_FIXED != 0;
