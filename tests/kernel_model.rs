@@ -242,6 +242,34 @@ fn scripts_of_the_past_agree_with_the_model() {
     }
 }
 
+/// A machine that forgets to drop translations is found out: the comparison sees what its
+/// instructions see.
+#[test]
+fn a_machine_with_stale_translations_is_noticed() {
+    let make = || {
+        let (fast, naive) = naive_and_fast();
+        fast.on(|machine, _| machine.mmu_mut().stale = true);
+        (fast, naive)
+    };
+    let mut state = naive_and_fast().1;
+    let mut generator = Generator::new(5);
+    let ops: Vec<Op> = (0..20_000)
+        .map(|_| {
+            let op = generator.op(&state);
+            state.apply(&op);
+            op
+        })
+        .collect();
+    let fails = |ops: &[Op]| {
+        let (mut fast, mut naive) = make();
+        let result = drive::replay(&mut fast, &mut naive, ops, &mut Tally::default());
+        result.err().map(|(line, _)| line)
+    };
+    let line = fails(&ops).expect("somebody noticed");
+    let small = drive::shrink(ops[..line].to_vec(), fails);
+    assert!(small.len() <= 5, "{}", drive::script(&small));
+}
+
 /// A model that is wrong in one thing is found out, and the script that shows it is short.
 #[test]
 fn a_falsified_model_is_noticed() {
