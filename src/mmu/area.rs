@@ -166,7 +166,7 @@ impl Traits {
     /// The heap that brk moves. A space says so of areas that it is asked for; it is no reason
     /// to keep areas apart, as it is none for the kernel.
     pub const HEAP: Traits = Traits(1 << 8);
-    /// Counted as committed: private and writable at some time.
+    /// Counted as committed: private and writable; of an object also if it was so once.
     pub const ACCOUNTED: Traits = Traits(1 << 9);
     /// Read in order.
     pub const SEQUENTIAL: Traits = Traits(1 << 10);

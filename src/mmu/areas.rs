@@ -25,7 +25,7 @@ pub use check::Broken;
 pub use node::{AreaPool, Node};
 
 use super::area::Area;
-use node::{NONE, Shape};
+use node::{LEAF, NONE, Shape};
 
 /// The deepest tree: 6 to the power of 15 areas would be needed for one more level.
 const MAX_DEPTH: usize = 16;
@@ -97,13 +97,31 @@ impl Areas {
         self.nodes
     }
 
-    /// Whether the pool surely has nodes for that many calls of [`Areas::insert`], removals and
-    /// replacements in between or not.
+    /// Whether so many calls of [`Areas::insert`] surely succeed, if what they insert starts in or
+    /// right behind an area (or a hole) that contains one of the addresses in `near`, and nothing
+    /// but removals and replacements comes between them.
     #[must_use]
-    pub fn has_room(&self, pool: &AreaPool, inserts: usize) -> bool {
+    pub fn has_room(&self, pool: &AreaPool, inserts: usize, near: &[u64]) -> bool {
         // One insertion splits at most every level and adds a root; the next one after a split
-        // root finds room in the new root.
-        pool.spare() >= inserts * (self.height as usize + 1)
+        // root finds room in the new root. Without a split none needs a node, and two nodes that
+        // become one after a removal give a node back.
+        let most = inserts * (self.height as usize + 1);
+        let fits = |&addr: &u64| self.free_slots(pool, addr) >= inserts;
+        inserts == 0 || pool.spare() >= most || near.iter().all(fits)
+    }
+
+    /// Free slots of the leaf where an area that starts at `start` belongs.
+    fn free_slots(&self, pool: &AreaPool, start: u64) -> usize {
+        let mut node = self.root;
+        if node == NONE {
+            return 0;
+        }
+        loop {
+            match pool.shape(node) {
+                Shape::Inner(inner) => node = inner.child(inner.slot_for(start)),
+                Shape::Leaf(leaf) => return LEAF - leaf.areas().len(),
+            }
+        }
     }
 
     /// The area that contains `addr`.

@@ -23,6 +23,8 @@ pub trait Machine: Os {
     fn refused(&self) -> u64;
     /// Looks at what belongs to others.
     fn check_foreign(&self);
+    /// Looks at itself.
+    fn check_itself(&self);
 }
 
 impl Machine for Host {
@@ -44,6 +46,9 @@ impl Machine for Host {
     fn check_foreign(&self) {
         Host::check_foreign(self);
     }
+    fn check_itself(&self) {
+        Host::check_computer(self);
+    }
 }
 
 impl Machine for Kernel {
@@ -57,6 +62,7 @@ impl Machine for Kernel {
         0
     }
     fn check_foreign(&self) {}
+    fn check_itself(&self) {}
 }
 
 /// What lives as long as the process in a program, and as long as one test here.

@@ -253,10 +253,10 @@ impl Host {
         }
     }
 
-    /// Looks at what others own, and whether the computer is in order.
+    /// Looks at what others own.
     ///
     /// # Panics
-    /// If somebody wrote there, or it is not.
+    /// If somebody wrote there.
     pub fn check_foreign(&self) {
         for &(addr, len) in self.foreign.borrow().iter() {
             // SAFETY: the range lies in the block; nobody writes meanwhile.

@@ -425,6 +425,7 @@ impl<O: Machine + Debug + 'static> World<O> {
         }
         self.heap.trim(0);
         self.check();
+        self.os().inner().check_itself();
     }
 }
 

@@ -126,7 +126,7 @@ impl Walk {
         if area.start >= area.end {
             return Err(Broken::Empty(at));
         }
-        if area.start % PAGE != 0 || area.end % PAGE != 0 {
+        if !area.start.is_multiple_of(PAGE) || !area.end.is_multiple_of(PAGE) {
             return Err(Broken::Unaligned(at));
         }
         if let Some(last) = self.last {

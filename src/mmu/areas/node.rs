@@ -27,6 +27,7 @@ const NO_AREA: Area = Area {
 pub struct Node(Slot);
 
 #[derive(Debug, Clone, Copy)]
+#[allow(clippy::large_enum_variant)] // There is nothing to put the large one behind.
 enum Slot {
     Free { next: u32 },
     Used(Shape),

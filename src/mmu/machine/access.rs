@@ -103,7 +103,7 @@ impl<G: Geometry> Machine<'_, G> {
                     return Ok(at);
                 }
                 Err(refused) => {
-                    if let Err(cause) = self.resolve(va, access, mode) {
+                    if let Err(cause) = self.resolve(va, access, mode, refused.present) {
                         return Err(self.fault(cause, va, access, mode, refused.present));
                     }
                     self.restarts += 1;
@@ -132,13 +132,24 @@ impl<G: Geometry> Machine<'_, G> {
 
     /// The kernel's page fault handler.
     #[cold]
-    fn resolve(&mut self, va: VirtAddr, access: Access, mode: Mode) -> Result<(), Cause> {
-        let area = match self.judge(va, access, mode) {
-            Ok(area) => area,
+    fn resolve(
+        &mut self,
+        va: VirtAddr,
+        access: Access,
+        mode: Mode,
+        present: bool,
+    ) -> Result<(), Cause> {
+        let judged = match self.judge(va, access, mode) {
             Err(Cause::NotMapped | Cause::NullDeref) if self.grow(va)? => {
-                self.judge(va, access, mode)?
+                self.judge(va, access, mode)
             }
-            Err(cause) => return Err(cause),
+            judged => judged,
+        };
+        let area = match judged {
+            // Linux takes a fetch for a load until the page is there; the fetch is repeated, and
+            // then refused for good.
+            Err(Cause::ExecNx) if !present => self.judge(va, Access::Read, mode)?,
+            judged => judged?,
         };
         let Some(space) = self.current else {
             return Err(Cause::NotMapped);
@@ -199,7 +210,10 @@ impl<G: Geometry> Machine<'_, G> {
     #[must_use]
     pub fn why(&self, va: VirtAddr, access: Access, mode: Mode) -> Option<Cause> {
         use crate::mmu::area::Backing;
-        let area = match self.judge(va, access, mode) {
+        let judged = self.judge(va, access, mode);
+        let area = match judged {
+            // The page is brought in first, if it can be.
+            Err(Cause::ExecNx) => self.judge(va, Access::Read, mode).ok()?,
             Ok(area) => area,
             Err(cause) => return Some(cause),
         };
@@ -212,9 +226,13 @@ impl<G: Geometry> Machine<'_, G> {
             Backing::Object { object, offset, .. } if leaf.is_none() => {
                 let object = self.pages.objects.get(object);
                 let covered = object.is_some_and(|object| object.covers(offset));
-                (!covered).then_some(Cause::BusEof)
+                if covered {
+                    judged.err()
+                } else {
+                    Some(Cause::BusEof)
+                }
             }
-            _ => None,
+            _ => judged.err(),
         }
     }
 
@@ -295,9 +313,16 @@ impl<G: Geometry> Machine<'_, G> {
         mut piece: impl FnMut(&mut Self, PhysAddr, usize, usize),
     ) -> Result<usize, Errno> {
         let mut done = 0;
+        let mut held = 0;
         while done < len {
             let at = va.wrapping_add(done as u64);
             let here = len.min(done + (PAGE - at % PAGE) as usize);
+            if held <= done {
+                held = self.hold(space, va, done, len, write);
+            }
+            if held < here {
+                break;
+            }
             let Some(place) = self.pin(space, at, write) else {
                 break;
             };
@@ -308,6 +333,28 @@ impl<G: Geometry> Machine<'_, G> {
             return Err(Errno::EFAULT);
         }
         Ok(done)
+    }
+
+    /// The kernel takes hold of up to 16 pages (`PVM_MAX_PP_ARRAY_COUNT`) before it copies
+    /// anything: private copies that are made thereby do not see what the same call writes into
+    /// the object. How far it came, in bytes of the call.
+    fn hold(
+        &mut self,
+        space: super::SpaceId,
+        va: u64,
+        from: usize,
+        len: usize,
+        write: bool,
+    ) -> usize {
+        let mut held = from;
+        for _ in 0..16 {
+            let at = va.wrapping_add(held as u64);
+            if held == len || self.pin(space, at, write).is_none() {
+                break;
+            }
+            held = len.min(held + (PAGE - at % PAGE) as usize);
+        }
+        held
     }
 
     /// What the kernel calls getting a user page.

@@ -38,7 +38,7 @@ impl Space {
         let rounded = pages_up(len);
         let end = addr.wrapping_add(rounded);
         let wraps = len != 0 && rounded == 0 || end < addr;
-        if !is_known(advice) || addr % PAGE != 0 || wraps {
+        if !is_known(advice) || !addr.is_multiple_of(PAGE) || wraps {
             return Err(Errno::EINVAL);
         }
         if end == addr {
@@ -115,7 +115,7 @@ impl Space {
                 let traits = advised(area, advice)?;
                 let cuts = usize::from(area.start < from) + usize::from(area.end > to);
                 if traits != area.traits {
-                    self.room(pool, cuts)
+                    self.room(pool, cuts, &[from])
                         .and_then(|()| self.alter(pool, fx, area, from, to, area.rights, traits))
                         // The kernel takes it for something that passes.
                         .map_err(|_| Errno::EAGAIN)?;

@@ -1,5 +1,6 @@
 //! What grows: the heap by `brk`, stacks by being touched.
 
+use super::place::HINT_MIN;
 use super::{STACK_GAP, Space, pages_up};
 use crate::mmu::addr::{PAGE, Rights};
 use crate::mmu::area::{Area, Backing, Traits};
@@ -59,7 +60,7 @@ impl Space {
         let allowed = self.may_grow(&area, len)
             && self.areas.len() <= self.limits.areas
             && self.may_commit(len).is_ok();
-        if !allowed || self.room(pool, 1).is_err() {
+        if !allowed || self.room(pool, 1, &[old]).is_err() {
             return None;
         }
         self.put(pool, fx, area);
@@ -83,7 +84,7 @@ impl Space {
         let stack = stack.filter(|next| next.traits.has(Traits::GROWS_DOWN) && addr < next.start);
         let stack = stack.ok_or(Cause::NotMapped)?;
         let page = addr & !(PAGE - 1);
-        if page < self.layout.mmap_min {
+        if page < self.layout.mmap_min.max(HINT_MIN) {
             return Err(Cause::StackLimit);
         }
         if let Some(below) = self.areas.before(pool, stack.start) {

@@ -123,7 +123,7 @@ impl Space {
         };
         let zero = MAP_ANONYMOUS;
         let stack = self.layout.stack_top;
-        let rest = top - pages_up(image.stack) & !(PAGE - 1);
+        let rest = (top - pages_up(image.stack)) & !(PAGE - 1);
         let rows = [
             (text, data, PROT_READ | PROT_EXEC, file),
             (data, bss, PROT_READ | PROT_WRITE, file),

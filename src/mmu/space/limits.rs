@@ -8,6 +8,7 @@
 use super::Space;
 use crate::mmu::addr::{PAGE_SHIFT, Rights};
 use crate::mmu::area::{Area, Errno, Overcommit, Traits};
+use crate::mmu::areas::AreaPool;
 
 /// Sums over all areas, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -18,7 +19,7 @@ pub struct Totals {
     pub data: u64,
     /// Locked: what `RLIMIT_MEMLOCK` limits.
     pub locked: u64,
-    /// Promised: private and writable, at some time or now, without `MAP_NORESERVE`.
+    /// Promised: [`Traits::ACCOUNTED`].
     pub committed: u64,
 }
 
@@ -79,8 +80,9 @@ impl Space {
     pub(super) fn may_grow(&self, like: &Area, bytes: u64) -> bool {
         let pages = |bytes: u64| bytes >> PAGE_SHIFT;
         let beyond = |used: u64, limit: u64| pages(used) + pages(bytes) > pages(limit);
-        !beyond(self.totals.size, self.limits.address_space)
-            && !(is_data(like) && beyond(self.totals.data, self.limits.data))
+        let size = beyond(self.totals.size, self.limits.address_space);
+        let data = is_data(like) && beyond(self.totals.data, self.limits.data);
+        !size && !data
     }
 
     /// Whether `bytes` more may be committed.
@@ -100,13 +102,10 @@ impl Space {
         !like.traits.has(Traits::LOCKED) || pages <= self.limits.locked >> PAGE_SHIFT
     }
 
-    /// Whether the pool has nodes for so many insertions.
-    pub(super) fn room(
-        &self,
-        pool: &crate::mmu::areas::AreaPool,
-        inserts: usize,
-    ) -> Result<(), Errno> {
-        if self.areas.has_room(pool, inserts) {
+    /// Whether the pool has room for so many insertions near some addresses: see
+    /// [`Areas::has_room`](crate::mmu::areas::Areas::has_room).
+    pub(super) fn room(&self, pool: &AreaPool, inserts: usize, near: &[u64]) -> Result<(), Errno> {
+        if self.areas.has_room(pool, inserts, near) {
             Ok(())
         } else {
             Err(Errno::ENOMEM)

@@ -48,7 +48,7 @@ impl Space {
     ) -> Result<u64, Errno> {
         let anonymous = flags & MAP_ANONYMOUS != 0;
         let object = object.filter(|_| !anonymous);
-        if offset % PAGE != 0 {
+        if !offset.is_multiple_of(PAGE) {
             return Err(Errno::EINVAL);
         }
         if object.is_none() && !anonymous {
@@ -133,7 +133,7 @@ impl Space {
         if cut && self.areas.len() >= self.limits.areas {
             return Err(Errno::ENOMEM);
         }
-        self.room(pool, 1 + usize::from(cut))?;
+        self.room(pool, 1 + usize::from(cut), &[area.start])?;
         let (replaced, uncommitted) = self.inside(pool, area.start, area.end);
         let new = shared && area.backing == Backing::Anonymous;
         let like = if new {
@@ -221,7 +221,7 @@ impl Space {
         len: u64,
     ) -> Result<(), Errno> {
         let end = self.layout.user_end;
-        if addr % PAGE != 0 || addr > end || len > end - addr || len == 0 {
+        if !addr.is_multiple_of(PAGE) || addr > end || len > end - addr || len == 0 {
             return Err(Errno::EINVAL);
         }
         let end = addr + pages_up(len);
@@ -229,7 +229,7 @@ impl Space {
             if self.areas.len() >= self.limits.areas {
                 return Err(Errno::ENOMEM);
             }
-            self.room(pool, 1)?;
+            self.room(pool, 1, &[addr])?;
         }
         self.carve(pool, fx, addr, end);
         Ok(())

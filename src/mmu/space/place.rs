@@ -12,6 +12,10 @@ use crate::mmu::areas::AreaPool;
 /// Bytes of a huge page of the lowest level.
 const HUGE: u64 = 2 << 20;
 
+/// Hints below it are raised to it: `CONFIG_LSM_MMAP_MIN_ADDR` as distributions set it, which
+/// limits fixed addresses and privileged processes less.
+pub(super) const HINT_MIN: u64 = 64 << 10;
+
 /// How an address is wished for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wish {
@@ -56,7 +60,7 @@ impl Space {
         };
         if addr > end - len {
             Err(Errno::ENOMEM)
-        } else if addr % PAGE != 0 {
+        } else if !addr.is_multiple_of(PAGE) {
             Err(Errno::EINVAL)
         } else if addr < self.layout.mmap_min {
             Err(Errno::EPERM)
@@ -65,13 +69,13 @@ impl Space {
         }
     }
 
-    /// A hint below which nobody asks for more than what begins there, rounded as `mmap` does.
+    /// A hint as it is taken: whole pages, 0 for none, and not too low.
     pub(super) fn round_hint(&self, hint: u64) -> u64 {
         let hint = hint & !(PAGE - 1);
-        if hint != 0 && hint < self.layout.mmap_min {
-            self.layout.mmap_min
+        if hint == 0 {
+            0
         } else {
-            hint
+            hint.max(HINT_MIN).max(self.layout.mmap_min)
         }
     }
 
@@ -93,7 +97,7 @@ impl Space {
                 _ => return Ok(addr),
             }
         }
-        let mut low = self.layout.user_end / 3 & !(PAGE - 1);
+        let mut low = (self.layout.user_end / 3) & !(PAGE - 1);
         while let Some(addr) = self.areas.lowest_hole(pool, low, self.layout.user_end, len) {
             match self.areas.at_or_after(pool, addr + len) {
                 Some(next) if addr + len > start_with_gap(&next) => low = next.end,

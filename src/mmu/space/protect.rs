@@ -6,7 +6,7 @@ use crate::mmu::addr::{PAGE, Rights};
 use crate::mmu::area::linux::{
     PROT_EXEC, PROT_GROWSDOWN, PROT_GROWSUP, PROT_READ, PROT_SEM, PROT_WRITE,
 };
-use crate::mmu::area::{Area, Errno, Traits};
+use crate::mmu::area::{Area, Backing, Errno, Traits};
 use crate::mmu::areas::AreaPool;
 use crate::mmu::effects::Effects;
 
@@ -28,7 +28,7 @@ impl Space {
         prot: u32,
     ) -> Result<(), Errno> {
         let grows = prot & (PROT_GROWSDOWN | PROT_GROWSUP);
-        if grows == PROT_GROWSDOWN | PROT_GROWSUP || addr % PAGE != 0 {
+        if grows == PROT_GROWSDOWN | PROT_GROWSUP || !addr.is_multiple_of(PAGE) {
             return Err(Errno::EINVAL);
         }
         if len == 0 {
@@ -82,8 +82,25 @@ impl Space {
                 self.may_commit(to - from)?;
                 new.traits = new.traits.with(Traits::ACCOUNTED);
             }
+        } else if !rights.holds(Rights::WRITE) && area.backing == Backing::Anonymous {
+            // The kernel does so as long as no page was touched; afterwards it goes on counting,
+            // and keeps the area apart from neighbours that it does not count.
+            new.traits = new.traits.without(Traits::ACCOUNTED);
         }
-        self.alter(pool, fx, area, from, to, new.rights, new.traits)
+        self.alter(pool, fx, area, from, to, new.rights, new.traits)?;
+        let was_idle = !area.rights.holds(Rights::WRITE) && !area.is_shared();
+        if was_idle && area.traits.has(Traits::LOCKED) && rights.holds(Rights::WRITE) {
+            // Locked memory that becomes writable is faulted in for that; what cannot be had is
+            // left out.
+            let part = Area {
+                start: from,
+                end: to,
+                backing: area.backing_at(from),
+                ..new
+            };
+            let _ = fx.populate(&part, from, to, true);
+        }
+        Ok(())
     }
 
     /// `mlock`: locks every page that the range touches, and faults it in.
@@ -106,11 +123,12 @@ impl Space {
         let len = pages_up(len.wrapping_add(addr % PAGE));
         let end = start.wrapping_add(len);
         let limit = self.limits.locked & !(PAGE - 1);
-        if self.totals.locked.saturating_add(len) > limit {
-            let already = self.locked_inside(pool, start, end);
-            if self.totals.locked.saturating_add(len) - already > limit {
-                return Err(Errno::ENOMEM);
-            }
+        let locked = self.totals.locked.saturating_add(len);
+        if self.limits.locked != u64::MAX
+            && locked > limit
+            && locked - self.locked_inside(pool, start, end) > limit
+        {
+            return Err(Errno::ENOMEM);
         }
         self.lock_range(pool, fx, start, end, true)?;
         let mut at = start;
@@ -195,7 +213,7 @@ impl Space {
         end: u64,
         mut each: impl FnMut(&mut Space, &mut AreaPool, &mut E, &Area, u64, u64) -> Result<(), Errno>,
     ) -> Result<(), Errno> {
-        self.room(pool, self.cuts(pool, start, end))?;
+        self.room(pool, self.cuts(pool, start, end), &[start, end])?;
         let mut at = start;
         while at < end {
             // Areas join as they are changed, so that the next one is looked up.

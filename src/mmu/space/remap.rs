@@ -51,7 +51,7 @@ impl Space {
     /// `MREMAP_DONTUNMAP`; `ENOMEM` with too many areas; `EFAULT` if nothing is mapped or the
     /// range leaves its area; `EINVAL` for a second private mapping; `EAGAIN` (locked memory);
     /// `ENOMEM` at limits, if it cannot grow in place and may not move, or without room in the
-    /// pool (for a move: for four insertions, and one for each further area); `EPERM` below
+    /// pool (which is asked for what a move may need at most); `EPERM` below
     /// `mmap_min`. After `MREMAP_FIXED` has passed the checks of its arguments the target is
     /// unmapped even if the call fails.
     #[allow(clippy::too_many_arguments)] // The arguments of the call.
@@ -76,7 +76,6 @@ impl Space {
         if call.has(MREMAP_FIXED) && call.old_len == call.new_len {
             return self.move_all(pool, fx, call);
         }
-        self.room(pool, 4)?;
         let area = self.check_area(pool, &call)?;
         if call.names_place() {
             return self.move_to(pool, fx, call);
@@ -93,7 +92,7 @@ impl Space {
         let user_end = self.layout.user_end;
         let known = MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP;
         let silly = call.new_len == 0 || call.new_len > user_end;
-        if call.flags & !known != 0 || call.old % PAGE != 0 || silly {
+        if call.flags & !known != 0 || !call.old.is_multiple_of(PAGE) || silly {
             return Err(Errno::EINVAL);
         }
         if !call.names_place() {
@@ -101,7 +100,7 @@ impl Space {
         }
         let overlap = call.old.wrapping_add(call.old_len) > call.new
             && call.new.wrapping_add(call.new_len) > call.old;
-        if call.new % PAGE != 0
+        if !call.new.is_multiple_of(PAGE)
             || call.new > user_end - call.new_len
             || !call.has(MREMAP_MAYMOVE)
             || call.has(MREMAP_DONTUNMAP) && call.old_len != call.new_len
@@ -124,16 +123,17 @@ impl Space {
         if call.old_len == 0 && !area.is_shared() {
             return Err(Errno::EINVAL);
         }
-        if call.old_len > area.end - call.old {
+        // What a shrinking move leaves behind may lie in other areas.
+        if call.old_len.min(call.new_len) > area.end - call.old {
             return Err(Errno::EFAULT);
         }
-        if call.new_len == call.old_len {
+        if call.new_len <= call.old_len {
             return Ok(area);
         }
-        if !self.may_lock(&area, call.new_len.abs_diff(call.old_len)) {
+        if !self.may_lock(&area, call.growth()) {
             return Err(Errno::EAGAIN);
         }
-        if !self.may_grow(&area, call.new_len.abs_diff(call.old_len)) {
+        if !self.may_grow(&area, call.growth()) {
             return Err(Errno::ENOMEM);
         }
         Ok(area)
@@ -156,9 +156,9 @@ impl Space {
             within += 1;
             at = area.end;
         }
-        self.room(pool, 4 + within)?;
         let first = self.areas.find(pool, call.old);
         first.ok_or(Errno::EFAULT)?;
+        self.room_for_move(pool, &call, within)?;
         let mut at = call.old;
         while let Some(area) = self.areas.at_or_after(pool, at) {
             if area.start >= end {
@@ -183,6 +183,15 @@ impl Space {
         Ok(call.new)
     }
 
+    /// Whether the pool has room for everything that a move of so many areas may insert: what
+    /// they become, and one area more where the target, the end of what shrinks, or the source
+    /// is in the middle of one.
+    fn room_for_move(&self, pool: &AreaPool, call: &Remap, areas: usize) -> Result<(), Errno> {
+        let old_end = call.old.wrapping_add(call.old_len);
+        let new_end = call.new + call.new_len;
+        self.room(pool, 3 + areas, &[call.old, call.new, old_end, new_end])
+    }
+
     /// Moves to where the call says: Linux's `mremap_to`.
     fn move_to<E: Effects>(
         &mut self,
@@ -191,6 +200,7 @@ impl Space {
         mut call: Remap,
     ) -> Result<u64, Errno> {
         if call.has(MREMAP_FIXED) {
+            self.room_for_move(pool, &call, 1)?;
             self.munmap(pool, fx, call.new, call.new_len)?;
         }
         if call.new_len < call.old_len {
@@ -256,6 +266,9 @@ impl Space {
         if self.areas.len() >= self.limits.areas.saturating_sub(MARGIN) {
             return Err(Errno::ENOMEM);
         }
+        if !call.has(MREMAP_FIXED) {
+            self.room_for_move(pool, &call, 1)?;
+        }
         let stays = call.has(MREMAP_DONTUNMAP);
         if area.traits.has(Traits::ACCOUNTED) {
             self.may_commit(if stays { call.new_len } else { call.growth() })?;
@@ -271,9 +284,9 @@ impl Space {
         if call.old_len > 0 {
             fx.relocate(call.old, call.new, call.old_len);
         }
-        if !stays {
+        if !stays && call.old_len > 0 {
             self.carve(pool, fx, call.old, call.old + call.old_len);
-        } else if area.traits.has(Traits::LOCKED) {
+        } else if stays && area.traits.has(Traits::LOCKED) {
             // What stays is locked no more, all of the area.
             if let Some(old) = self.areas.find(pool, call.old) {
                 let traits = old.traits.without(Traits::LOCKED);

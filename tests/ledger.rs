@@ -1,0 +1,282 @@
+//! The account of pages: what each call does to it, what a refusal leaves, and that the heap goes
+//! by it. One falsified page changes what calloc clears, what trimming gives back, and ends the
+//! process where top or a mapping is checked.
+#![allow(unsafe_code)] // Memory calls.
+
+#[path = "model/mod.rs"]
+mod model;
+
+use fencepost::arena::Maps;
+use fencepost::heap::Batch;
+use fencepost::os::{Flaky, Ledger, Os, PageState, Prot};
+use fencepost::size::Native;
+use model::{Bed, Ground, Host, Piece, Plan};
+
+const PAGE: usize = 4096;
+
+type Kernel = Ledger<Flaky<Host>>;
+
+fn ledger() -> Kernel {
+    Ledger::new(Flaky::new(Host::new(Plan::SMALL)))
+}
+
+/// The runs of a range: pages and state.
+fn runs(os: &Kernel, from: usize, pages: usize) -> Vec<(usize, PageState)> {
+    let (mut at, to) = (from, from + pages * PAGE);
+    let mut runs = Vec::new();
+    while at < to {
+        let (state, end) = os.run(at, to);
+        runs.push(((end - at) / PAGE, state));
+        at = end;
+    }
+    runs
+}
+
+#[test]
+fn each_call_is_a_transition() {
+    let os = ledger();
+    let base = os.map(0, 20 * PAGE, Prot::ReadWrite).expect("room");
+    assert_eq!(runs(&os, base, 20), [(20, PageState::Fresh)]);
+    os.note(base, base + 6 * PAGE, PageState::Live);
+    os.note(base + 6 * PAGE, base + 8 * PAGE, PageState::Cached);
+    // SAFETY: the test's own mapping.
+    unsafe {
+        os.discard(base + 6 * PAGE, 3 * PAGE).expect("ours");
+        os.populate(base + 15 * PAGE, 2 * PAGE).expect("ours");
+    }
+    let after = [
+        (6, PageState::Live),
+        (2, PageState::Released),
+        (7, PageState::Fresh),
+        (2, PageState::Populated),
+        (3, PageState::Fresh),
+    ];
+    assert_eq!(runs(&os, base, 20), after);
+    assert_eq!(
+        os.zero_run(base, base + 20 * PAGE),
+        (base + 6 * PAGE, base + 20 * PAGE)
+    );
+    // SAFETY: the test's own mapping; the last pages are cut off, then it grows, perhaps elsewhere.
+    let grown = unsafe {
+        os.unmap(base + 18 * PAGE, 2 * PAGE).expect("ours");
+        let left = [(1, PageState::Fresh), (1, PageState::None)];
+        assert_eq!(runs(&os, base + 17 * PAGE, 2), left);
+        os.remap(base, 18 * PAGE, 30 * PAGE).expect("room")
+    };
+    if grown != base {
+        assert_eq!(runs(&os, base, 18), [(18, PageState::None)]);
+    }
+    assert_eq!(runs(&os, grown, 30)[0], (6, PageState::Live));
+    assert_eq!(
+        *runs(&os, grown, 30).last().expect("runs"),
+        (13, PageState::Fresh)
+    );
+    // A reservation becomes memory page by page.
+    let reserved = os.map(0, 10 * PAGE, Prot::None).expect("room");
+    // SAFETY: the test's own reservation.
+    unsafe { os.protect(reserved, 4 * PAGE, Prot::ReadWrite) }.expect("room");
+    assert_eq!(
+        runs(&os, reserved, 10),
+        [(4, PageState::Fresh), (6, PageState::Reserved)]
+    );
+}
+
+#[test]
+fn the_break_is_in_the_account() {
+    let os = ledger();
+    let start = os.program_break();
+    // SAFETY: nobody else uses this break.
+    unsafe {
+        os.set_break(start + 5 * PAGE).expect("room");
+        assert_eq!(
+            runs(&os, start, 6),
+            [(5, PageState::Fresh), (1, PageState::None)]
+        );
+        os.set_break(start + 2 * PAGE).expect("ours");
+    }
+    assert_eq!(
+        runs(&os, start, 6),
+        [(2, PageState::Fresh), (4, PageState::None)]
+    );
+    // Somebody else took half a page: the other half is not fresh.
+    assert!(os.inner().inner().sbrk(100));
+    let there = os.program_break();
+    // SAFETY: as above.
+    unsafe { os.set_break(there + 3 * PAGE) }.expect("room");
+    assert_eq!(os.state(there), PageState::Live);
+    assert_eq!(os.state(there + PAGE), PageState::Fresh);
+}
+
+#[test]
+fn a_refused_call_leaves_the_account_as_it_was() {
+    let os = ledger();
+    let base = os.map(0, 40 * PAGE, Prot::ReadWrite).expect("room");
+    for page in [1, 2, 5, 30] {
+        os.note(
+            base + page * PAGE,
+            base + (page + 1) * PAGE,
+            PageState::Live,
+        );
+    }
+    let before = runs(&os, base, 40);
+    os.inner().refuse(0, u64::MAX);
+    // SAFETY: the test's own mapping.
+    unsafe {
+        assert!(os.unmap(base, 40 * PAGE).is_err());
+        assert!(os.remap(base, 40 * PAGE, 60 * PAGE).is_err());
+        assert!(os.remap(base, 40 * PAGE, 3 * PAGE).is_err());
+        assert!(os.discard(base, 40 * PAGE).is_err());
+        assert!(os.protect(base, 40 * PAGE, Prot::None).is_err());
+    }
+    assert_eq!(runs(&os, base, 40), before);
+    // More runs than a refusal can restore: the rest is unknown, nothing is wrong.
+    for page in (0..40).step_by(2) {
+        os.note(
+            base + page * PAGE,
+            base + (page + 1) * PAGE,
+            PageState::Live,
+        );
+    }
+    let before = runs(&os, base, 40);
+    assert!(before.len() > 20);
+    // SAFETY: the test's own mapping.
+    assert!(unsafe { os.unmap(base, 40 * PAGE) }.is_err());
+    let after = runs(&os, base, 40);
+    assert_eq!(after[..8], before[..8]);
+    let kept: usize = before[..8].iter().map(|run| run.0).sum();
+    assert_eq!(after[8..], [(40 - kept, PageState::Unknown)]);
+}
+
+fn serve(bed: &mut Bed, request: usize) -> (Piece, (usize, usize)) {
+    let size = Native::chunk_size(request).expect("not absurd");
+    let mut batch = Batch::wanting(1);
+    assert!(bed.heap.fill(size, &mut batch));
+    let zero = batch.zero();
+    let chunk = batch.pop(bed.ground.keys()).expect("one");
+    chunk.mark(chunk.low(), fencepost::chunk::State::Used);
+    (chunk, zero)
+}
+
+/// A free chunk of 100,000 bytes whose pages were all used, and one behind it in use.
+fn freed(bed: &mut Bed) -> Piece {
+    let chunk = bed.get(100_000);
+    bed.get(100);
+    for offset in (0..100_000).step_by(PAGE) {
+        bed.write((chunk.payload() + offset) & !7, 7);
+    }
+    bed.heap.free(chunk);
+    chunk
+}
+
+#[test]
+fn calloc_goes_by_the_account() {
+    // Whole pages that were given back are zero and need no clearing.
+    let mut bed = Bed::new();
+    let chunk = freed(&mut bed);
+    assert!(bed.heap.trim(0));
+    let (again, zero) = serve(&mut bed, 100_000);
+    assert_eq!(again.addr(), chunk.addr());
+    assert!(zero.1 - zero.0 >= 22 * PAGE, "{zero:x?}");
+    // One page that the account calls dirty, and only what lies before it is left alone.
+    let mut bed = Bed::new();
+    let chunk = freed(&mut bed);
+    assert!(bed.heap.trim(0));
+    let middle = (chunk.addr() + 50_000) & !(PAGE - 1);
+    bed.note(middle, PageState::Cached);
+    let (_, zero) = serve(&mut bed, 100_000);
+    assert_eq!(zero.1, middle);
+    // And a dirty page that the account calls zero would be left dirty.
+    let mut bed = Bed::new();
+    let chunk = freed(&mut bed);
+    let middle = (chunk.addr() + 50_000) & !(PAGE - 1);
+    bed.note(middle, PageState::Released);
+    let (_, zero) = serve(&mut bed, 100_000);
+    assert_eq!(zero, (middle, middle + PAGE));
+}
+
+#[test]
+fn trimming_goes_by_the_account() {
+    let resident = |bed: &Bed, addr: usize| {
+        let computer = bed.host().computer();
+        let process = computer.current().expect("one process");
+        computer.is_resident(process, addr as u64)
+    };
+    for falsified in [None, Some(PageState::Released), Some(PageState::Fresh)] {
+        let mut bed = Bed::new();
+        let chunk = freed(&mut bed);
+        let middle = (chunk.addr() + 50_000) & !(PAGE - 1);
+        // The interpreter's own writes do not go through the model: touch the page there.
+        bed.read(middle);
+        bed.read(middle + PAGE);
+        assert!(resident(&bed, middle));
+        if let Some(state) = falsified {
+            bed.note(middle, state);
+        }
+        bed.heap.trim(0);
+        assert_eq!(resident(&bed, middle), falsified.is_some(), "{falsified:?}");
+        assert!(!resident(&bed, middle + PAGE));
+    }
+}
+
+/// Runs a crime in a process of its own; it must die by abort with a line that says why.
+fn ends_the_process(crime: &str) {
+    let me = std::env::current_exe().expect("a path");
+    let child = std::process::Command::new(me)
+        .args(["--exact", "commit", "--nocapture"])
+        .env("FENCEPOST_CRIME", crime)
+        .output()
+        .expect("it runs");
+    let said = String::from_utf8_lossy(&child.stderr).into_owned();
+    let signal = std::os::unix::process::ExitStatusExt::signal(&child.status);
+    assert_eq!(signal, Some(libc::SIGABRT), "{crime}: {said}");
+    let line = "fencepost: page in the wrong state: 0x";
+    assert!(said.lines().any(|l| l.starts_with(line)), "{crime}: {said}");
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "starts a process")]
+fn a_wrong_page_ends_the_process() {
+    for crime in ["top", "bin", "trim", "mapping"] {
+        ends_the_process(crime);
+    }
+}
+
+/// Not a test by itself: commits the crime that the environment names.
+#[test]
+fn commit() {
+    let Ok(crime) = std::env::var("FENCEPOST_CRIME") else {
+        return;
+    };
+    let mut bed = Bed::new();
+    match crime.as_str() {
+        // A page of top that is in use says that top's size was forged.
+        "top" => {
+            bed.get(100);
+            let (_, _, zero) = bed.heap.top();
+            bed.note(zero + PAGE, PageState::Live);
+            bed.get(20_000);
+        }
+        "bin" => {
+            let chunk = freed(&mut bed);
+            bed.note(chunk.addr() + 20_000, PageState::Live);
+            bed.get(90_000);
+        }
+        "trim" => {
+            bed.get(100);
+            let (top, size, _) = bed.heap.top();
+            bed.note(top + size - PAGE, PageState::Live);
+            bed.heap.trim(0);
+        }
+        "mapping" => {
+            // SAFETY: the maps go before the ground.
+            let ground = unsafe { Ground::new(ledger(), 5) };
+            let maps = Box::new(Maps::new());
+            let (os, keys) = (ground.os(), ground.keys());
+            let made = maps.allocate(os, keys, 200_000, 16, false).expect("room");
+            let page = made.payload & !(PAGE - 1);
+            os.note(page, page + PAGE, PageState::None);
+            maps.free(os, keys, ground.settings(), made.payload);
+        }
+        other => panic!("{other}?"),
+    }
+}
