@@ -43,6 +43,25 @@
 //! 4. Every so many freed bytes a *tick* passes ([`heap`], module `purge`): idle memory at top and
 //!    whole free pages inside the heap go back to the system.
 //!
+//! # Every page is accounted for
+//!
+//! Under the allocator lies a pure model of virtual memory ([`mmu`]): addresses, page tables, TLB,
+//! frames, swap, areas, faults. It serves three ways, and one more to come:
+//!
+//! - [`os::Ledger`] is what the process runs on: the kernel's calls, each mirrored in a tree with a
+//!   state for every page ([`mmu::states`]). The heap notes what becomes of whole pages (handed
+//!   out, free, discarded) and goes by what is written there: calloc leaves alone what reads as
+//!   zero, trimming discards what is dirty, and a page in the wrong state at the end of top, in a
+//!   free block or in a mapping ends the process, for then a size was forged.
+//! - [`os::Sim`] answers the same calls from a whole simulated computer: the tests, Miri and the
+//!   fuzzers run the allocator on it, with limits, failures and neighbours. In checked builds no
+//!   pointer is made without asking it.
+//! - [`os::audit`] compares the account with `/proc/self/maps`, pagemap, smaps and mincore, page
+//!   for page, in a running process ([`Fencepost::audit`], `FENCEPOST_AUDIT=1`).
+//!
+//! That the model is Linux is shown by running it beside Linux: random memory calls on both, and
+//! on a second, naive model that shares nothing with the first but types (`tests/kernel_model.rs`).
+//!
 //! # Promises
 //!
 //! - **Hardened.** Sizes and flags are vouched for by 32-bit tags, links of free chunks are masked
@@ -62,8 +81,8 @@
 //! | # | layer | knows |
 //! |---|---|---|
 //! | 0 | [`size`], [`config`], [`report`], [`sync`] | numbers, tunables, last words, atomics and the futex lock |
-//! | 1 | `mmu` (planned) | a pure model of pages; `forbid(unsafe_code)` |
-//! | 2 | [`os`] | the seam to the kernel; which addresses are heap |
+//! | 1 | [`mmu`] | a pure model of pages; `forbid(unsafe_code)` |
+//! | 2 | [`os`] | the seam to the kernel, real or simulated; the account of pages; which addresses are heap |
 //! | 3 | [`chunk`] | one chunk in memory |
 //! | 4 | [`bins`] | where free chunks wait |
 //! | 5 | [`heap`] | ptmalloc's algorithm over one set of segments |

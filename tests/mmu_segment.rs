@@ -2,20 +2,23 @@
 //! memory that holds whole segments.
 
 use fencepost::mmu::addr::{Access, FrameNumber, Mode, PhysAddr, Rights, VirtAddr};
-use fencepost::mmu::area::Errno;
+use fencepost::mmu::area::{Errno, Limits, linux as linux_calls};
+use fencepost::mmu::areas::Node;
 use fencepost::mmu::cpu::Mmu;
 use fencepost::mmu::entry::Entry;
 use fencepost::mmu::fault::{Cause, Fault};
 use fencepost::mmu::geometry::{Geometry, Pae, X86L2, X86L4};
 use fencepost::mmu::lookaside::Lookaside;
+use fencepost::mmu::machine::{Options, PageMap, SpaceRecord, Storage};
 use fencepost::mmu::physical::{FrameRecord, Physical as Memory};
 use fencepost::mmu::segment::memory::{Hole, Place, Resident, SegMemory, Traffic};
-use fencepost::mmu::segment::paging::Paged;
+use fencepost::mmu::segment::paging::{Paged, cause as tables_cause};
 use fencepost::mmu::segment::{
     Kind, Linear, PageTables, Paging, Physical, Seg, Segment, Selector, Stage, linux,
 };
+use fencepost::mmu::space::Layout;
 use fencepost::mmu::tables::Tables;
-use fencepost::mmu::tlb::{Shape, Tlb};
+use fencepost::mmu::tlb::{Shape, Tlb, TlbLine};
 
 const MIB: u64 = 1 << 20;
 
@@ -72,6 +75,19 @@ impl<'m, G: Geometry> Machine<'m, G> {
         self.memory.write(slot, &bytes[..G::ENTRY_BYTES]);
     }
 
+    /// Turns a flag of the level 1 entry over.
+    fn change_above(&mut self, page: u64, flag: u64) {
+        let mut above = None;
+        self.tables.walk(&self.memory, VirtAddr::new(page), |step| {
+            if step.level == 1 {
+                above = Some((step.slot, step.entry.bits() ^ flag));
+            }
+        });
+        let (slot, bits) = above.unwrap();
+        self.memory
+            .write(slot, &bits.to_le_bytes()[..G::ENTRY_BYTES]);
+    }
+
     fn paged(&mut self) -> Paged<'_, 'm, G> {
         Paged {
             mmu: &mut self.mmu,
@@ -125,6 +141,14 @@ fn page_faults_under_segments_have_their_causes() {
     machine.put(0x5000_2000, Entry::GUARD);
     machine.put(0x5000_3000, Entry::hidden(FrameNumber::new(9)));
     machine.put(0x5000_4000, Entry::present(FrameNumber::new(10), 0));
+    // Two tables further up forbid what the page would allow.
+    for (at, flag) in [
+        (0x6000_0000, Entry::<X86L4>::NO_EXECUTE),
+        (0x7000_0000, Entry::<X86L4>::USER),
+    ] {
+        machine.map(at, 11, Rights::READ.or(Rights::EXEC));
+        machine.change_above(at, flag);
+    }
     let mut table = [Segment::data(0, u64::MAX), Segment::code(0, u64::MAX)];
     let mut unit = Seg::new(&mut table, Linear(machine.paged()));
     let mut go = |at, access| {
@@ -145,12 +169,84 @@ fn page_faults_under_segments_have_their_causes() {
     assert_eq!(go(0x5000_3000, Write), Err((Cause::ProtWrite, 6)));
     assert_eq!(go(0x5000_4000, Read), Err((Cause::UserSupervisor, 5)));
     assert_eq!(go(0x5000_5000, Read), Err((Cause::NotMapped, 4)));
+    assert_eq!(go(0x6000_0000, Read), Ok(0xb000));
+    assert_eq!(go(0x6000_0000, Exec), Err((Cause::ExecNx, 0x15)));
+    assert_eq!(go(0x7000_0000, Exec), Err((Cause::UserSupervisor, 0x15)));
     assert_eq!(go(0x10, Write), Err((Cause::NullDeref, 6)));
     assert_eq!(
         go(0xffff_8000_0000_0000, Read),
         Err((Cause::UserSupervisor, 5))
     );
     assert_eq!(go(0x8000_0000_0000, Read), Err((Cause::NonCanonical, 0)));
+}
+
+/// What page tables alone tell is what the whole machine, which knows the areas, answers.
+#[test]
+fn tables_tell_the_causes_that_the_machine_tells() {
+    use linux_calls::{MADV_GUARD_INSTALL, MAP_ANONYMOUS, MAP_FIXED, MAP_PRIVATE};
+    let mut memory = vec![0; 64 * 512];
+    let mut frames = vec![FrameRecord::EMPTY; 64];
+    let mut nodes = vec![Node::EMPTY; 64];
+    let mut spaces = [SpaceRecord::EMPTY];
+    let mut maps = [PageMap::EMPTY];
+    let mut tlb = vec![TlbLine::EMPTY; Shape::L1.lines() + Shape::L2.lines()];
+    let storage = Storage::<X86L4> {
+        memory: &mut memory,
+        frames: &mut frames,
+        swap: &mut [],
+        disk: &mut [],
+        nodes: &mut nodes,
+        objects: &mut [],
+        spaces: &mut spaces,
+        maps: &mut maps,
+        tlb: &mut tlb,
+        lookaside: &mut [],
+    };
+    let mut machine = fencepost::mmu::machine::Machine::new(storage, Options::DEFAULT);
+    let id = machine
+        .spawn(Layout::linux_default(0), Limits::NONE)
+        .unwrap();
+    machine.switch_to(id).unwrap();
+    // From 0x5000_0000 on: written, read-only, code, no access but data, guard, nothing. The
+    // guard's area allows everything: what an area forbids comes before the guard.
+    let page = |number: u64| 0x5000_0000 + number * 4096;
+    for (number, rights) in [(0, 3), (1, 3), (2, 3), (3, 3), (4, 7)] {
+        let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
+        machine
+            .mmap(page(number), 4096, rights, flags, None, 0)
+            .unwrap();
+        machine
+            .access(VirtAddr::new(page(number)), 1, Access::Write, Mode::User)
+            .unwrap();
+    }
+    for (number, rights) in [(1, 1), (2, 5), (3, 0)] {
+        machine.mprotect(page(number), 4096, rights).unwrap();
+    }
+    machine.madvise(page(4), 4096, MADV_GUARD_INSTALL).unwrap();
+    let mut refused = 0;
+    for at in [
+        page(0),
+        page(1) + 5,
+        page(2),
+        page(3),
+        page(4),
+        page(5),
+        8,
+        0xffff_8000_0000_0000,
+        0x8000_0000_0000,
+    ] {
+        let va = VirtAddr::new(at);
+        for access in [Access::Read, Access::Write, Access::Exec] {
+            let Err(fault) = machine.access(va, 1, access, Mode::User) else {
+                continue;
+            };
+            refused += 1;
+            let tables = *machine.tables(id).unwrap();
+            let told = tables_cause(&tables, machine.memory_mut(), va, access, Mode::User);
+            assert_eq!(told, fault.cause, "{access:?} {va}");
+        }
+    }
+    assert_eq!(refused, 1 + 2 + 1 + 6 * 3);
 }
 
 /// Pages that translate to themselves, for all of 4 GiB.

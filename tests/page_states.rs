@@ -1,37 +1,56 @@
 //! The tree of page states against an array, with and without memory for its nodes.
 
-use core::sync::atomic::{AtomicU16, AtomicU32};
-use fencepost::mmu::states::{LEAF, MID, Nodes, PAGES, PageState, PageStates};
+use core::sync::atomic::{AtomicU32, AtomicU64};
+use fencepost::mmu::states::{LEAF, LEAF_WORDS, MID, Nodes, PAGES, PageState, PageStates};
 use std::cell::{Cell, RefCell};
 
 /// Nodes on the heap, of which there may be too few.
 #[derive(Default)]
 struct Shelf {
     mids: RefCell<Vec<&'static [AtomicU32; MID]>>,
-    leaves: RefCell<Vec<&'static [AtomicU16; LEAF]>>,
+    leaves: RefCell<Vec<&'static [AtomicU64; LEAF_WORDS]>>,
+    recycled: RefCell<Vec<u32>>,
     /// A bit for each of the next additions: whether it is refused. Repeats.
     refuse: Cell<u64>,
+}
+
+impl Shelf {
+    fn admit(&self) -> Option<()> {
+        let refused = self.refuse.get() & 1 != 0;
+        self.refuse.set(self.refuse.get().rotate_right(1));
+        (!refused).then_some(())
+    }
 }
 
 impl Nodes for Shelf {
     fn mid(&self, node: u32) -> Option<&[AtomicU32; MID]> {
         self.mids.borrow().get(node as usize).copied()
     }
-    fn leaf(&self, node: u32) -> Option<&[AtomicU16; LEAF]> {
+    fn leaf(&self, node: u32) -> Option<&[AtomicU64; LEAF_WORDS]> {
+        assert!(
+            !self.recycled.borrow().contains(&node),
+            "used after it was recycled"
+        );
         self.leaves.borrow().get(node as usize).copied()
     }
-    fn add(&self) -> Option<u32> {
-        let refused = self.refuse.get() & 1 != 0;
-        self.refuse.set(self.refuse.get().rotate_right(1));
-        if refused {
-            return None;
-        }
-        // A node may become either kind: both lie ready.
-        let mid: Box<[AtomicU32; MID]> = Box::new([const { AtomicU32::new(0) }; MID]);
-        let leaf: Box<[AtomicU16; LEAF]> = Box::new([const { AtomicU16::new(0) }; LEAF]);
+    fn add_mid(&self) -> Option<u32> {
+        self.admit()?;
+        let mid: Box<[AtomicU32; MID]> = Box::new([const { AtomicU32::new(99) }; MID]);
         self.mids.borrow_mut().push(Box::leak(mid));
+        Some(self.mids.borrow().len() as u32 - 1)
+    }
+    fn add_leaf(&self) -> Option<u32> {
+        self.admit()?;
+        if let Some(again) = self.recycled.borrow_mut().pop() {
+            return Some(again);
+        }
+        let leaf = Box::new([const { AtomicU64::new(0x0302) }; LEAF_WORDS]);
         self.leaves.borrow_mut().push(Box::leak(leaf));
         Some(self.leaves.borrow().len() as u32 - 1)
+    }
+    fn recycle(&self, leaf: u32) {
+        assert!(!self.recycled.borrow().contains(&leaf), "recycled twice");
+        self.recycled.borrow_mut().push(leaf);
     }
 }
 
@@ -114,11 +133,14 @@ fn without_nodes_a_page_is_unknown_and_never_wrong() {
 fn large_ranges_need_no_nodes() {
     let states = Box::new(PageStates::new());
     let shelf = Shelf::default();
-    // A whole 32 GiB, and whole leaves inside one.
+    // A whole 64 GiB, and whole leaves inside one.
     states.set(&shelf, 0, MID * LEAF, PageState::Reserved);
     assert!(shelf.leaves.borrow().is_empty());
     states.set(&shelf, LEAF, 3 * LEAF, PageState::Fresh);
-    assert_eq!(shelf.leaves.borrow().len(), 1, "one for the middle level");
+    assert_eq!(
+        (shelf.mids.borrow().len(), shelf.leaves.borrow().len()),
+        (1, 0)
+    );
     assert_eq!(states.get(&shelf, LEAF - 1), PageState::Reserved);
     assert_eq!(
         states.run(&shelf, LEAF, PAGES),
@@ -134,6 +156,20 @@ fn large_ranges_need_no_nodes() {
         (3 * LEAF, MID * LEAF, PageState::Reserved),
     ];
     assert_eq!(runs, expected);
+}
+
+#[test]
+fn a_leaf_that_is_not_needed_any_more_is_used_again() {
+    let states = Box::new(PageStates::new());
+    let shelf = Shelf::default();
+    for turn in 0..10 {
+        let base = turn * LEAF;
+        states.set(&shelf, base + 5, base + 6, PageState::Live);
+        states.set(&shelf, base, base + LEAF, PageState::Cached);
+    }
+    assert_eq!(shelf.leaves.borrow().len(), 1);
+    let (state, end) = states.run(&shelf, 0, PAGES);
+    assert_eq!((state, end), (PageState::Cached, 10 * LEAF));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::failure::Failure;
-use crate::{completions, install, man, maps, pmap, run};
+use crate::{completions, install, man, maps, mmu, pmap, run};
 
 /// Runs programs on the fencepost memory allocator.
 #[derive(Debug, Parser)]
@@ -22,6 +22,7 @@ Runs programs on the fencepost memory allocator.
 `fencepost run -- PROGRAM` loads libfencepost.so into any dynamically linked \
 program; every malloc, free and operator new in it is served by fencepost then. \
 `fencepost maps PID` and `fencepost pmap PID` show the memory of a process. \
+`fencepost mmu` shows how memory management works. \
 `fencepost install --prefix DIR` installs the command and the library.";
 
 #[derive(Debug, Subcommand)]
@@ -29,6 +30,7 @@ enum Command {
     Run(run::Args),
     Maps(maps::Args),
     Pmap(pmap::Args),
+    Mmu(mmu::Args),
     Install(install::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -50,6 +52,7 @@ pub fn dispatch(args: Vec<OsString>) -> Result<(), Failure> {
         Command::Run(args) => run::run(args),
         Command::Maps(args) => maps::run(&args),
         Command::Pmap(args) => pmap::run(&args),
+        Command::Mmu(args) => mmu::run(&args),
         Command::Install(args) => install::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
@@ -72,16 +75,18 @@ mod tests {
 
     #[test]
     fn every_part_of_the_command_line_is_explained() {
-        for subcommand in command().get_subcommands() {
+        explained(&command());
+    }
+
+    fn explained(command: &clap::Command) {
+        for subcommand in command.get_subcommands() {
             let name = subcommand.get_name();
             assert!(subcommand.get_about().is_some(), "{name}");
             for argument in subcommand.get_arguments() {
-                assert!(
-                    argument.get_help().is_some(),
-                    "{name} {}",
-                    argument.get_id()
-                );
+                let id = argument.get_id();
+                assert!(argument.get_help().is_some(), "{name} {id}");
             }
+            explained(subcommand);
         }
     }
 
@@ -96,6 +101,22 @@ mod tests {
             &["fencepost", "maps", "0"],
             &["fencepost", "pmap", "-1"],
             &["fencepost", "pmap", "bash"],
+            &["fencepost", "mmu"],
+            &["fencepost", "mmu", "translate"],
+            &["fencepost", "mmu", "translate", "address"],
+            &["fencepost", "mmu", "translate", "0", "--write", "--exec"],
+            &["fencepost", "mmu", "segments", "3"],
+            &["fencepost", "mmu", "paging", "--frames", "0"],
+            &["fencepost", "mmu", "paging", "--pages", "9"],
+            &[
+                "fencepost",
+                "mmu",
+                "paging",
+                "--refs",
+                "1",
+                "--pattern",
+                "loop",
+            ],
             &["fencepost", "completions", "csh"],
             &["fencepost"],
             &[],

@@ -2,7 +2,7 @@
 //! installs the allocator and itself.
 //!
 //! - `args` is the command line, one entry per subcommand; each subcommand has
-//!   a file of its own (`run`, `maps`, `pmap`, `install`, `completions`, `man`).
+//!   a file of its own (`run`, `maps`, `pmap`, `mmu`, `install`, `completions`, `man`).
 //! - `program` decides whether a program can be preloaded at all; it stands on
 //!   `elf` (what an ELF file says about itself), `script` (`#!` lines),
 //!   `env` (what `env` in such a line does) and `path` (the search by `PATH`).
@@ -26,6 +26,7 @@ mod install;
 mod library;
 mod man;
 mod maps;
+mod mmu;
 mod path;
 mod pmap;
 mod process;

@@ -12,7 +12,8 @@ use crate::library::{NAME, VARIABLE};
 /// Print the man page
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The subcommand whose page is printed; the command's own by default
+    /// The subcommand whose page is printed, such as run or mmu-paging; the command's own by
+    /// default
     subcommand: Option<String>,
 }
 
@@ -44,13 +45,20 @@ pub fn pages() -> io::Result<Vec<(String, Vec<u8>)>> {
     let mut command = args::command();
     command.build();
     let mut pages = vec![("fencepost.1".into(), main_page(&command)?)];
+    add_pages(&command, &mut pages)?;
+    Ok(pages)
+}
+
+/// The pages of a command's subcommands, and of theirs.
+fn add_pages(command: &clap::Command, pages: &mut Vec<(String, Vec<u8>)>) -> io::Result<()> {
     for subcommand in command.get_subcommands() {
         let page = Man::new(subcommand.clone());
         let mut text = Vec::new();
         page.render(&mut text)?;
         pages.push((page.get_filename(), text));
+        add_pages(subcommand, pages)?;
     }
-    Ok(pages)
+    Ok(())
 }
 
 fn main_page(command: &clap::Command) -> io::Result<Vec<u8>> {
@@ -131,6 +139,7 @@ fn examples() -> Roff {
         "fencepost run -- python3 script.py",
         "fencepost run --stats -- sort big.txt",
         "fencepost pmap -x 1234",
+        "fencepost mmu translate 0x7f1ecc031234",
         "fencepost install --prefix /usr/local",
     ] {
         page.control("PP", []);

@@ -440,7 +440,10 @@ impl Sizes {
 
     /// Reads one line `Key:   12 kB`. Keys that are not counted here, with whatever value, are
     /// passed over: kernels add some now and then.
-    fn read(&mut self, line: &[u8]) -> Result<(), Malformed> {
+    ///
+    /// # Errors
+    /// If the line begins with no key, or the value of one that counts is no number of KiB.
+    pub fn read(&mut self, line: &[u8]) -> Result<(), Malformed> {
         let wrong = |field, column| Malformed { field, column };
         let colon = line
             .iter()

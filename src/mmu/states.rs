@@ -1,6 +1,6 @@
 //! What is known of every page: a radix tree over the page number with one small state a page.
 //!
-//! Three levels of 13, 11 and 12 bits cover 48-bit addresses. The root stands by itself, the
+//! Three levels of 12, 11 and 13 bits cover 48-bit addresses. The root stands by itself, the
 //! nodes below are 8 KiB each and come from outside ([`Nodes`]). As long as all pages below an
 //! entry are in one state the entry says so itself and needs no node (the idea of Memcheck's
 //! distinguished secondary maps: Nethercote and Seward 2007).
@@ -9,18 +9,23 @@
 //! two writers may meet in a node, never in a page. Everything is published by single words, so
 //! that whatever a fork copies is a valid tree.
 
-use crate::sync::overlay::{AtomicU16, AtomicU32, Ordering};
+use crate::sync::overlay::{AtomicU32, AtomicU64, Ordering};
 
-const LEAF_BITS: u32 = 12;
+const LEAF_BITS: u32 = 13;
 const MID_BITS: u32 = 11;
-const ROOT_BITS: u32 = 13;
-/// Pages that a leaf tells apart: 16 MiB.
+const ROOT_BITS: u32 = 12;
+/// Pages that a leaf tells apart: 32 MiB.
 pub const LEAF: usize = 1 << LEAF_BITS;
-/// Leaves below a node of the middle level: 32 GiB.
+/// Leaves below a node of the middle level: 64 GiB.
 pub const MID: usize = 1 << MID_BITS;
 const ROOT: usize = 1 << ROOT_BITS;
+const SPAN: usize = LEAF * MID;
+/// Pages in a word of a leaf, a byte each.
+const WORD: usize = 8;
+/// Words of a leaf.
+pub const LEAF_WORDS: usize = LEAF / WORD;
 /// Bytes of a node.
-pub const NODE_BYTES: usize = LEAF * size_of::<u16>();
+pub const NODE_BYTES: usize = LEAF;
 const _: () = assert!(NODE_BYTES == MID * size_of::<u32>());
 
 /// What an allocator knows of a page.
@@ -144,9 +149,13 @@ pub trait Nodes {
     /// A node of the middle level.
     fn mid(&self, node: u32) -> Option<&[AtomicU32; MID]>;
     /// A leaf.
-    fn leaf(&self, node: u32) -> Option<&[AtomicU16; LEAF]>;
-    /// A new node, all zero. `None` without memory.
-    fn add(&self) -> Option<u32>;
+    fn leaf(&self, node: u32) -> Option<&[AtomicU64; LEAF_WORDS]>;
+    /// A new node of the middle level, whatever it holds. `None` without memory.
+    fn add_mid(&self) -> Option<u32>;
+    /// A new leaf, whatever it holds. `None` without memory.
+    fn add_leaf(&self) -> Option<u32>;
+    /// A leaf is not needed any more.
+    fn recycle(&self, leaf: u32);
 }
 
 /// An entry above the leaves: a node's number, or the one state of everything below.
@@ -204,14 +213,14 @@ impl PageStates {
     #[inline]
     fn find<'n>(&self, nodes: &'n impl Nodes, page: usize) -> Found<'n> {
         let Some(entry) = self.root.get(page >> (LEAF_BITS + MID_BITS)) else {
-            return Found::All(PageState::None, LEAF * MID);
+            return Found::All(PageState::None, SPAN);
         };
         let node = match Entry::decode(entry.load(Ordering::Acquire)) {
-            Entry::All(state) => return Found::All(state, LEAF * MID),
+            Entry::All(state) => return Found::All(state, SPAN),
             Entry::Node(node) => node,
         };
         let Some(mid) = nodes.mid(node) else {
-            return Found::All(PageState::Unknown, LEAF * MID);
+            return Found::All(PageState::Unknown, SPAN);
         };
         let node = match Entry::decode(mid[page >> LEAF_BITS & (MID - 1)].load(Ordering::Acquire)) {
             Entry::All(state) => return Found::All(state, LEAF),
@@ -238,9 +247,7 @@ impl PageStates {
             match found {
                 Found::Leaf(leaf) => {
                     let limit = to.min((end | (LEAF - 1)) + 1);
-                    while end < limit && at(leaf, end) == state {
-                        end += 1;
-                    }
+                    end = other(leaf, end, limit, state);
                     if end < limit {
                         return (state, end);
                     }
@@ -261,87 +268,67 @@ impl PageStates {
     pub fn set(&self, nodes: &impl Nodes, from: usize, to: usize, state: PageState) {
         let mut page = from;
         while page < to {
-            let end = ((page >> LEAF_BITS) + 1) << LEAF_BITS;
-            let end = end.min(to);
-            page = match self.leaf_for(nodes, page, end, to, state) {
-                Target::Leaf(leaf) => {
-                    let first = page & (LEAF - 1);
-                    for half in leaf.iter().skip(first).take(end - page) {
-                        half.store(state as u16, Ordering::Relaxed);
-                    }
-                    end
-                }
-                Target::Done(end) => end,
-            };
+            page = self.set_some(nodes, page, to, state);
         }
     }
 
-    /// The leaf of `page`, made if it must be; or how far everything is done already, because an
-    /// entry above could be set as a whole.
+    /// Sets the first pages of a range, as many as one entry covers; returns where they end.
     #[inline]
-    fn leaf_for<'n, N: Nodes>(
-        &self,
-        nodes: &'n N,
-        page: usize,
-        end: usize,
-        to: usize,
-        state: PageState,
-    ) -> Target<'n> {
-        const SPAN: usize = LEAF * MID;
+    fn set_some(&self, nodes: &impl Nodes, page: usize, to: usize, state: PageState) -> usize {
         let Some(entry) = self.root.get(page / SPAN) else {
-            return Target::Done(to);
+            return to;
         };
         let whole = page.is_multiple_of(SPAN) && to - page >= SPAN;
         let node = match Entry::decode(entry.load(Ordering::Acquire)) {
             Entry::Node(node) => node,
-            Entry::All(all) if all == state => return Target::Done((page / SPAN + 1) * SPAN),
             Entry::All(all) => {
-                let made = if whole {
+                let made = if whole || all == state {
                     None
                 } else {
-                    split(entry, all, nodes, |node, bits| {
-                        for word in nodes.mid(node)? {
-                            word.store(bits, Ordering::Relaxed);
-                        }
-                        Some(())
-                    })
+                    split_root(entry, all, nodes)
                 };
-                let Some(node) = made else {
-                    let state = if whole { state } else { PageState::Unknown };
-                    entry.store(Entry::All(state).encode(), Ordering::Release);
-                    return Target::Done((page / SPAN + 1) * SPAN);
-                };
-                node
+                match made {
+                    Some(node) => node,
+                    None => {
+                        put(entry, all, state, whole);
+                        return (page / SPAN + 1) * SPAN;
+                    }
+                }
             }
         };
+        let end = ((page >> LEAF_BITS) + 1) << LEAF_BITS;
         let Some(mid) = nodes.mid(node) else {
-            return Target::Done(end);
+            return end;
         };
         let entry = &mid[page >> LEAF_BITS & (MID - 1)];
-        let whole = end - page == LEAF;
+        let whole = page.is_multiple_of(LEAF) && to >= end;
         let node = match Entry::decode(entry.load(Ordering::Acquire)) {
+            Entry::Node(node) if whole => {
+                // Every page of the leaf is the caller's: nobody else writes there.
+                entry.store(Entry::All(state).encode(), Ordering::Release);
+                nodes.recycle(node);
+                return end;
+            }
             Entry::Node(node) => node,
-            Entry::All(all) if all == state => return Target::Done(end),
             Entry::All(all) => {
-                let made = if whole {
+                let made = if whole || all == state {
                     None
                 } else {
-                    split(entry, all, nodes, |node, bits| {
-                        for half in nodes.leaf(node)? {
-                            half.store((bits >> 1) as u16, Ordering::Relaxed);
-                        }
-                        Some(())
-                    })
+                    split_mid(entry, all, nodes)
                 };
-                let Some(node) = made else {
-                    let state = if whole { state } else { PageState::Unknown };
-                    entry.store(Entry::All(state).encode(), Ordering::Release);
-                    return Target::Done(end);
-                };
-                node
+                match made {
+                    Some(node) => node,
+                    None => {
+                        put(entry, all, state, whole);
+                        return end;
+                    }
+                }
             }
         };
-        nodes.leaf(node).map_or(Target::Done(end), Target::Leaf)
+        if let Some(leaf) = nodes.leaf(node) {
+            fill(leaf, page & (LEAF - 1), end.min(to) - page, state);
+        }
+        end
     }
 
     /// Visits the runs of equal state in `from..to` that are not [`PageState::None`].
@@ -363,6 +350,68 @@ impl PageStates {
     }
 }
 
+/// Where a page's state is written.
+enum Found<'n> {
+    Leaf(&'n [AtomicU64; LEAF_WORDS]),
+    All(PageState, usize),
+}
+
+/// A word whose pages are all in one state.
+const fn word_of(state: PageState) -> u64 {
+    state as u64 * 0x0101_0101_0101_0101
+}
+
+#[inline]
+fn at(leaf: &[AtomicU64; LEAF_WORDS], page: usize) -> PageState {
+    let page = page & (LEAF - 1);
+    let word = leaf[page / WORD].load(Ordering::Relaxed);
+    PageState::from_bits((word >> (page % WORD * 8)) as u32 & 0xff)
+}
+
+/// The first page of `from..to`, all in one leaf, that is in another state; `to` if none is.
+#[inline]
+fn other(leaf: &[AtomicU64; LEAF_WORDS], from: usize, to: usize, state: PageState) -> usize {
+    let mut page = from;
+    while page < to {
+        let word = leaf[(page & (LEAF - 1)) / WORD].load(Ordering::Relaxed);
+        let differs = (word ^ word_of(state)) >> (page % WORD * 8);
+        if differs != 0 {
+            return (page + differs.trailing_zeros() as usize / 8).min(to);
+        }
+        page = (page / WORD + 1) * WORD;
+    }
+    to
+}
+
+/// Writes `count` pages of a leaf, from `first` on. Words that others write to as well are
+/// exchanged.
+#[inline]
+fn fill(leaf: &[AtomicU64; LEAF_WORDS], first: usize, count: usize, state: PageState) {
+    let value = word_of(state);
+    let end = first + count;
+    let mut page = first;
+    while page < end {
+        let word = &leaf[page / WORD & (LEAF_WORDS - 1)];
+        let next = (page / WORD + 1) * WORD;
+        if page % WORD == 0 && next <= end {
+            word.store(value, Ordering::Relaxed);
+        } else {
+            let pages = next.min(end) - page;
+            let mask = (!0 >> (64 - 8 * pages)) << (page % WORD * 8);
+            let mut old = word.load(Ordering::Relaxed);
+            while let Err(now) = word.compare_exchange_weak(
+                old,
+                old & !mask | value & mask,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            ) {
+                old = now;
+            }
+        }
+        page = next;
+    }
+}
+
 /// The last page number that a tree tells apart, and one.
 pub const PAGES: usize = {
     let bits = LEAF_BITS + MID_BITS + ROOT_BITS;
@@ -373,39 +422,47 @@ pub const PAGES: usize = {
     }
 };
 
-/// Where a page's state is written.
-enum Found<'n> {
-    Leaf(&'n [AtomicU16; LEAF]),
-    All(PageState, usize),
-}
-
+/// An entry that cannot be, or need not be, told apart: the state if it is to be that as a whole
+/// or is so already, else nobody knows.
 #[inline]
-fn at(leaf: &[AtomicU16; LEAF], page: usize) -> PageState {
-    PageState::from_bits(u32::from(leaf[page & (LEAF - 1)].load(Ordering::Relaxed)))
+fn put(entry: &AtomicU32, all: PageState, state: PageState, whole: bool) {
+    if all == state {
+        return;
+    }
+    let state = if whole { state } else { PageState::Unknown };
+    entry.store(Entry::All(state).encode(), Ordering::Release);
 }
 
-/// What is left to do of a range.
-enum Target<'n> {
-    Leaf(&'n [AtomicU16; LEAF]),
-    Done(usize),
-}
-
-/// Puts a node in the place of an entry that says `all`. `fill` makes the node say so too, given
-/// the entry's bits. `None` if there is no node to be had.
+/// Puts a node of the middle level in the place of an entry that says `all`; the node says so
+/// too. `None` if there is no node to be had.
 #[cold]
-fn split(
-    entry: &AtomicU32,
-    all: PageState,
-    nodes: &impl Nodes,
-    fill: impl Fn(u32, u32) -> Option<()>,
-) -> Option<u32> {
-    let bits = Entry::All(all).encode();
-    let node = nodes.add()?;
-    fill(node, bits)?;
-    let ours = Entry::Node(node).encode();
-    match entry.compare_exchange(bits, ours, Ordering::AcqRel, Ordering::Acquire) {
+fn split_root(entry: &AtomicU32, all: PageState, nodes: &impl Nodes) -> Option<u32> {
+    let node = nodes.add_mid()?;
+    for word in nodes.mid(node)? {
+        word.store(Entry::All(all).encode(), Ordering::Relaxed);
+    }
+    publish(entry, all, node)
+}
+
+/// As [`split_root`] with a leaf.
+#[cold]
+fn split_mid(entry: &AtomicU32, all: PageState, nodes: &impl Nodes) -> Option<u32> {
+    let node = nodes.add_leaf()?;
+    for word in nodes.leaf(node)? {
+        word.store(word_of(all), Ordering::Relaxed);
+    }
+    let published = publish(entry, all, node);
+    if published != Some(node) {
+        nodes.recycle(node);
+    }
+    published
+}
+
+fn publish(entry: &AtomicU32, all: PageState, node: u32) -> Option<u32> {
+    let (old, new) = (Entry::All(all).encode(), Entry::Node(node).encode());
+    match entry.compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire) {
         Ok(_) => Some(node),
-        // Somebody else was first: his will do, ours stays unused.
+        // Somebody else was first: his will do.
         Err(theirs) => match Entry::decode(theirs) {
             Entry::Node(node) => Some(node),
             Entry::All(_) => None,

@@ -2,18 +2,22 @@
 #![allow(unsafe_code)] // Raw memory.
 
 use super::{Os, Prot, Region};
-use crate::mmu::states::{LEAF, MID, NODE_BYTES, Nodes};
-use crate::sync::overlay::{AtomicU16, AtomicU32, AtomicUsize, Ordering};
+use crate::mmu::states::{LEAF_WORDS, MID, NODE_BYTES, Nodes};
+use crate::sync::overlay::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// Nodes of the first chunk; each further one holds twice as many as the one before.
 const FIRST: u32 = 8;
 const CHUNKS: usize = 24;
 
-/// Numbered nodes, never moved and never freed. Published by single words.
+/// Numbered nodes, never moved and never unmapped; leaves are used again. Published by single
+/// words.
 #[derive(Debug)]
 pub(super) struct Pool {
     chunks: [AtomicUsize; CHUNKS],
     next: AtomicU32,
+    /// The leaf that was recycled last, plus 1, in the lower half; the upper half changes with
+    /// each exchange, so that a stale one fails. A leaf's first word leads to the next.
+    recycled: AtomicU64,
     /// How many of the chunks the account itself already knows.
     recorded: AtomicUsize,
 }
@@ -34,6 +38,7 @@ impl Pool {
         Pool {
             chunks: [const { AtomicUsize::new(0) }; CHUNKS],
             next: AtomicU32::new(0),
+            recycled: AtomicU64::new(0),
             recorded: AtomicUsize::new(0),
         }
     }
@@ -93,23 +98,58 @@ pub(super) struct At<'p, O> {
     pub(super) pool: &'p Pool,
 }
 
+/// The upper half of the list's head, changed.
+const fn turn(head: u64) -> u64 {
+    (head & !0xffff_ffff).wrapping_add(1 << 32)
+}
+
 impl<O: Os> Nodes for At<'_, O> {
     #[inline]
     fn mid(&self, node: u32) -> Option<&[AtomicU32; MID]> {
         let node = self.os.region().at(self.pool.address(node)?);
-        // SAFETY: a node is NODE_BYTES of a page-aligned mapping that is never unmapped, zero
-        // at first, used by nothing but atomics. Its number says that it is of this kind.
+        // SAFETY: a node is NODE_BYTES of a page-aligned mapping that is never unmapped, used by
+        // nothing but atomics; it stays of the kind that it was added as.
         Some(unsafe { &*node.cast() })
     }
 
     #[inline]
-    fn leaf(&self, node: u32) -> Option<&[AtomicU16; LEAF]> {
+    fn leaf(&self, node: u32) -> Option<&[AtomicU64; LEAF_WORDS]> {
         let node = self.os.region().at(self.pool.address(node)?);
         // SAFETY: as in `mid`.
         Some(unsafe { &*node.cast() })
     }
 
-    fn add(&self) -> Option<u32> {
+    fn add_mid(&self) -> Option<u32> {
         self.pool.add(self.os)
+    }
+
+    fn add_leaf(&self) -> Option<u32> {
+        let list = &self.pool.recycled;
+        let mut head = list.load(Ordering::Acquire);
+        while let Some(node) = (head as u32).checked_sub(1) {
+            let next = self.leaf(node)?[0].load(Ordering::Relaxed);
+            let new = turn(head) | next & 0xffff_ffff;
+            match list.compare_exchange_weak(head, new, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Some(node),
+                Err(now) => head = now,
+            }
+        }
+        self.pool.add(self.os)
+    }
+
+    fn recycle(&self, node: u32) {
+        let Some(leaf) = self.leaf(node) else {
+            return;
+        };
+        let list = &self.pool.recycled;
+        let mut head = list.load(Ordering::Acquire);
+        loop {
+            leaf[0].store(head & 0xffff_ffff, Ordering::Relaxed);
+            let new = turn(head) | u64::from(node + 1);
+            match list.compare_exchange_weak(head, new, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return,
+                Err(now) => head = now,
+            }
+        }
     }
 }

@@ -34,13 +34,17 @@ fn install(bench: &Bench, prefix: &Path) -> Command {
     command
 }
 
-const INSTALLED: [&str; 12] = [
+const INSTALLED: [&str; 16] = [
     "bin/fencepost",
     "lib/libfencepost.so",
     "share/man/man1/fencepost.1",
     "share/man/man1/fencepost-run.1",
     "share/man/man1/fencepost-maps.1",
     "share/man/man1/fencepost-pmap.1",
+    "share/man/man1/fencepost-mmu.1",
+    "share/man/man1/fencepost-mmu-translate.1",
+    "share/man/man1/fencepost-mmu-segments.1",
+    "share/man/man1/fencepost-mmu-paging.1",
     "share/man/man1/fencepost-install.1",
     "share/man/man1/fencepost-completions.1",
     "share/man/man1/fencepost-man.1",
@@ -196,9 +200,20 @@ fn help_and_version_tell_what_there_is() {
         format!("fencepost {}\n", env!("CARGO_PKG_VERSION"))
     );
     let help = print(&["--help"]);
-    for name in ["run", "maps", "pmap", "install", "completions", "man"] {
+    for name in [
+        "run",
+        "maps",
+        "pmap",
+        "mmu",
+        "install",
+        "completions",
+        "man",
+    ] {
         assert!(help.contains(&format!("\n  {name} ")), "{help}");
         print(&[name, "--help"]);
+    }
+    for topic in ["translate", "segments", "paging"] {
+        print(&["mmu", topic, "--help"]);
     }
     let help = print(&["run", "--help"]);
     for name in ["--stats", "--lib", "--force", "FENCEPOST_LIB", "../lib"] {
@@ -245,6 +260,10 @@ fn man_pages_say_what_the_command_does() {
     assert!(page.contains("fencepost\\-run(1)"), "{page}");
     let page = print(&["man", "run"]);
     for part in [".TH fencepost-run 1", "stats", "setuid"] {
+        assert!(page.contains(part), "{part} not in {page}");
+    }
+    let page = print(&["man", "mmu-paging"]);
+    for part in [".TH fencepost-mmu-paging 1", "Belady", "opt"] {
         assert!(page.contains(part), "{part} not in {page}");
     }
     let mut command = Command::new(FENCEPOST);
