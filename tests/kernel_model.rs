@@ -4,7 +4,10 @@
 //! the model of the library. After each operation return value and errno, the areas, what is
 //! present, guards and contents are compared. What differs is printed as a script.
 //!
-//! `FENCEPOST_KERNEL_OPS=n` does n operations against the kernel.
+//! `FENCEPOST_KERNEL_OPS=n` does n operations against the kernel (and a tenth of that on the
+//! program break) from seed `FENCEPOST_KERNEL_SEED` on; `FENCEPOST_NAIVE_OPS=n` and
+//! `FENCEPOST_NAIVE_SEED` do the same for the two models against each other, which compare all
+//! pages after every `FENCEPOST_NAIVE_EVERY` operations (answers after each).
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #![cfg(not(miri))] // System calls.
 #![allow(unsafe_code)] // Raw system calls, and accesses that fault.
