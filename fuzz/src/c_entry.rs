@@ -174,8 +174,9 @@ fn parse(text: &str) -> Result<Vec<Op>, String> {
         .collect()
 }
 
-/// How many inputs a script shows.
-const HISTORY: usize = 50;
+/// How many inputs a script shows. What happened long ago may matter: magazines, mappings and
+/// arenas are kept.
+const HISTORY: usize = 20_000;
 static RECENT: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
 
 fn run(data: &[u8]) {

@@ -11,6 +11,7 @@
 pub mod allocator;
 pub mod bytes;
 pub mod c_entry;
+pub mod mmu;
 pub mod parsers;
 pub mod targets;
 
@@ -20,8 +21,22 @@ mod elf;
 #[path = "../../src/cli/env.rs"]
 #[allow(dead_code)]
 mod env;
+#[path = "../../tests/kernel/mod.rs"]
+#[allow(dead_code, unused_imports, unsafe_code, clippy::all)] // Its tests against the kernel are not used here.
+mod kernel;
 #[path = "../../tests/model/mod.rs"]
 mod model;
 #[path = "../../src/cli/script.rs"]
 #[allow(dead_code)]
 mod script;
+
+/// What tests of the kernel want, and the fuzzer does not do.
+mod support {
+    use std::path::{Path, PathBuf};
+
+    /// Compiles nothing.
+    #[allow(dead_code)]
+    pub fn compile_c(source: &Path, _: &[&str]) -> PathBuf {
+        source.to_path_buf()
+    }
+}

@@ -23,7 +23,7 @@ pub const TARGET: Target = Target {
 type Check = fn(&[u8]);
 
 /// Which text the first byte asks for.
-const KINDS: [(&str, Check); 9] = [
+const KINDS: [(&str, Check); 10] = [
     ("maps", listing::maps),
     ("smaps", listing::smaps),
     ("areas", listing::made),
@@ -33,6 +33,7 @@ const KINDS: [(&str, Check); 9] = [
     ("env", programs::env),
     ("elf", programs::elf),
     ("script", scripts::scripts),
+    ("operations", scripts::operations),
 ];
 
 fn run(data: &[u8]) {

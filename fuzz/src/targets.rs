@@ -17,8 +17,9 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 3] = [
+pub const TARGETS: [Target; 4] = [
     crate::allocator::TARGET,
+    crate::mmu::TARGET,
     crate::c_entry::TARGET,
     crate::parsers::TARGET,
 ];
