@@ -40,7 +40,7 @@ pub use pages::{FaultCounts, PageMap, Sizes};
 pub use report::Report;
 pub use resolve::{FaultTrace, Resolution};
 
-use super::addr::{Asid, PhysAddr};
+use super::addr::{Asid, PAGE_SHIFT, PhysAddr};
 use super::area::{Errno, Limits};
 use super::areas::{AreaPool, Node};
 use super::cpu::Mmu;
@@ -146,8 +146,8 @@ impl<'m, G: Geometry> Machine<'m, G> {
     /// A machine without address spaces, paging off.
     ///
     /// # Panics
-    /// If there are fewer page maps than places for spaces, more than 65,534 of them, or fewer
-    /// TLB lines than the shapes need.
+    /// If there are fewer page maps than places for spaces, more than 65,534 of them, fewer TLB
+    /// lines than the shapes need, or more frames than the geometry has physical addresses for.
     #[must_use]
     pub fn new(storage: Storage<'m, G>, options: Options) -> Machine<'m, G> {
         let Storage {
@@ -164,6 +164,8 @@ impl<'m, G: Geometry> Machine<'m, G> {
         } = storage;
         assert!(spaces.len() < usize::from(u16::MAX), "too many spaces");
         assert!(maps.len() >= spaces.len(), "a page map for each space");
+        let reach = 1u64 << (G::PA_BITS - PAGE_SHIFT);
+        assert!(frames.len() as u64 <= reach, "more frames than addresses");
         spaces.fill_with(|| SpaceRecord::EMPTY);
         maps.fill(PageMap::EMPTY);
         Machine {

@@ -35,8 +35,6 @@ pub enum Use {
 
 /// Marks of a frame, beside its use. Bits of [`FrameRecord::marks`].
 pub mod mark {
-    /// CLOCK: used since the hand came by.
-    pub const REFERENCED: u8 = 1;
     /// Must stay in memory.
     pub const PINNED: u8 = 2;
     /// A cached page that the file does not have yet.
@@ -56,6 +54,9 @@ pub struct FrameRecord {
     pub page: u64,
     /// The number of a cached page in its object.
     pub index: u64,
+    /// Not of this frame: in the record of frame `n`, a bit for each of the frames `64n` to
+    /// `64n + 63` that CLOCK saw used. So close together they stay in the host's caches.
+    pub used: u64,
     /// Entries that name it, and one more if an object's cache does. For a table: its entries
     /// that say something.
     pub refs: u32,
@@ -78,6 +79,7 @@ impl FrameRecord {
     pub const EMPTY: FrameRecord = FrameRecord {
         page: 0,
         index: 0,
+        used: 0,
         refs: 0,
         prev: NONE,
         next: NONE,
@@ -158,6 +160,7 @@ impl<'m> Physical<'m> {
         }
         self.frames[number as usize] = FrameRecord {
             next: head,
+            used: self.frames[number as usize].used,
             ..FrameRecord::EMPTY
         };
         self.stocks[which].head = number;
@@ -182,6 +185,7 @@ impl<'m> Physical<'m> {
         self.unlink(number);
         self.frames[number as usize] = FrameRecord {
             usage,
+            used: self.frames[number as usize].used,
             ..FrameRecord::EMPTY
         };
         FrameNumber::new(number)
@@ -365,7 +369,7 @@ impl<'m> Physical<'m> {
         let word = self.words.get((at.raw() >> 3) as usize).copied();
         let word = word.unwrap_or(0);
         Entry::from_bits(if G::ENTRY_BYTES == 4 {
-            word >> (at.raw() & 4) * 8 & 0xffff_ffff
+            (word >> ((at.raw() & 4) * 8)) & 0xffff_ffff
         } else {
             word
         })

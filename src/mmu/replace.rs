@@ -2,7 +2,7 @@
 //!
 //! A [`Policy`] keeps its order in the frame records: it costs no memory of its own. FIFO and
 //! LRU are lists, CLOCK is the list with a reference bit (second chance: Corbató 1968), RANDOM
-//! keeps a dense table in the same two links. OPT needs the future and is in [`offline`], with
+//! guesses. OPT needs the future and is in [`offline`], with
 //! Mattson's stack distances.
 
 pub mod offline;
@@ -83,7 +83,7 @@ impl List {
         let record = &mut frames[frame as usize];
         record.prev = NONE;
         record.next = NONE;
-        record.marks &= !(mark::LISTED | mark::REFERENCED);
+        record.marks &= !mark::LISTED;
         self.len -= 1;
     }
 
@@ -154,14 +154,8 @@ impl Replacement {
 
     /// The listed frames, in the list's order, at most as many as there are frames: for checks.
     pub fn listed<'f>(&self, frames: &'f [FrameRecord]) -> impl Iterator<Item = FrameNumber> + 'f {
-        let dense = matches!(self.kind, Kind::Random(_));
-        let (mut at, mut place, len) = (self.list.head, 0, self.list.len);
+        let mut at = self.list.head;
         core::iter::from_fn(move || {
-            if dense {
-                let frame = (place < len).then(|| frames[place as usize].next)?;
-                place += 1;
-                return Some(FrameNumber::new(frame));
-            }
             let frame = (at != NONE).then_some(at)?;
             at = frames[frame as usize].next;
             Some(FrameNumber::new(frame))
@@ -179,49 +173,38 @@ impl Replacement {
     }
 }
 
-/// RANDOM's table: place `i` of it is `frames[i].next`, and `frames[f].prev` is the place of
-/// frame `f`.
-mod dense {
-    use super::{FrameRecord, List, mark};
-
-    pub(super) fn append(list: &mut List, frames: &mut [FrameRecord], frame: u32) {
-        frames[list.len as usize].next = frame;
-        frames[frame as usize].prev = list.len;
-        frames[frame as usize].marks |= mark::LISTED;
-        list.len += 1;
+/// The frame was used since the hand came by.
+#[inline]
+fn set_used(frames: &mut [FrameRecord], frame: FrameNumber) {
+    let number = frame.raw() as usize;
+    if let Some(group) = frames.get_mut(number / 64) {
+        group.used |= 1 << (number % 64);
     }
+}
 
-    pub(super) fn remove(list: &mut List, frames: &mut [FrameRecord], frame: u32) {
-        let place = frames[frame as usize].prev;
-        list.len -= 1;
-        let last = frames[list.len as usize].next;
-        frames[place as usize].next = last;
-        frames[last as usize].prev = place;
-        frames[frame as usize].marks &= !mark::LISTED;
-    }
+/// Whether the frame was used; no more from now on.
+fn take_used(frames: &mut [FrameRecord], frame: FrameNumber) -> bool {
+    let number = frame.raw() as usize;
+    let bit = 1 << (number % 64);
+    let group = &mut frames[number / 64].used;
+    let used = *group & bit != 0;
+    *group &= !bit;
+    used
 }
 
 impl Policy for Replacement {
     fn insert(&mut self, frames: &mut [FrameRecord], frame: FrameNumber) {
-        match self.kind {
-            Kind::Random(_) => dense::append(&mut self.list, frames, frame.raw()),
-            _ => {
-                self.list.append(frames, frame.raw());
-                frames[frame.raw() as usize].marks |= mark::REFERENCED;
-            }
-        }
+        self.list.append(frames, frame.raw());
+        set_used(frames, frame);
     }
 
     #[inline]
     fn touch(&mut self, frames: &mut [FrameRecord], frame: FrameNumber) {
         let number = frame.raw();
-        let record = &mut frames[number as usize];
-        if !record.has(mark::LISTED) {
-            return;
-        }
         match self.kind {
-            Kind::Clock => record.marks |= mark::REFERENCED,
-            Kind::Lru if self.list.tail != number => {
+            // Of frames that are not listed the bit says nothing.
+            Kind::Clock => set_used(frames, frame),
+            Kind::Lru if self.list.tail != number && frames[number as usize].has(mark::LISTED) => {
                 self.list.unlink(frames, number);
                 self.list.append(frames, number);
             }
@@ -240,9 +223,8 @@ impl Policy for Replacement {
                 // Each frame gets its second chance; after two rounds nobody has one left.
                 for _ in 0..2 * self.list.len {
                     let head = self.list.head;
-                    let record = &mut frames[head as usize];
-                    let used = record.has(mark::REFERENCED);
-                    if !used && accept(record) {
+                    let used = take_used(frames, FrameNumber::new(head));
+                    if !used && accept(&frames[head as usize]) {
                         return Some(FrameNumber::new(head));
                     }
                     self.list.unlink(frames, head);
@@ -251,21 +233,29 @@ impl Policy for Replacement {
                 None
             }
             Kind::Random(_) => {
-                let len = u64::from(self.list.len);
-                let first = self.next_random().checked_rem(len)?;
-                (0..len)
-                    .map(|i| frames[((first + i) % len) as usize].next)
-                    .find(|frame| accept(&frames[*frame as usize]))
+                // When memory is full nearly every frame is listed, so guessing is quick.
+                let all = frames.len() as u64;
+                let may = |frame: &u32| {
+                    let record = &frames[*frame as usize];
+                    record.has(mark::LISTED) && accept(record)
+                };
+                for _ in 0..64 {
+                    let guess = self.next_random().checked_rem(all)? as u32;
+                    if may(&guess) {
+                        return Some(FrameNumber::new(guess));
+                    }
+                }
+                let first = self.next_random() % all;
+                (0..all)
+                    .map(|i| ((first + i) % all) as u32)
+                    .find(may)
                     .map(FrameNumber::new)
             }
         }
     }
 
     fn remove(&mut self, frames: &mut [FrameRecord], frame: FrameNumber) {
-        match self.kind {
-            Kind::Random(_) => dense::remove(&mut self.list, frames, frame.raw()),
-            _ => self.list.unlink(frames, frame.raw()),
-        }
+        self.list.unlink(frames, frame.raw());
     }
 }
 

@@ -22,7 +22,8 @@ pub enum MapError {
     NoFrame,
     /// Something is there.
     Occupied,
-    /// The geometry has no such huge page, or the frame is not aligned to it.
+    /// The geometry has no such huge page, the frame is not aligned to it, or its address has
+    /// more bits than an entry.
     BadSize,
 }
 
@@ -335,6 +336,7 @@ impl<G: Geometry> Tables<G> {
         let span = G::span(level);
         if level > 0 && !G::is_huge_level(level)
             || frame.start().raw() & (span - 1) != 0
+            || Entry::<G>::present(frame, 0).address() != frame.start()
             || level > 0 && va.raw() & (span - 1) != 0
         {
             return Err(MapError::BadSize);

@@ -35,7 +35,8 @@ fn allowed<G: Geometry>(rights: Rights, access: Access) -> Result<(), Cause> {
 
 impl<G: Geometry> Machine<'_, G> {
     /// One access of a program: `len` bytes from `va` on, page by page from the lowest, each
-    /// page faulted in and begun again as often as it takes. Sets accessed and dirty bits.
+    /// page faulted in and begun again as often as it takes. Sets accessed and dirty bits. An
+    /// access of no bytes does nothing.
     ///
     /// # Errors
     /// The first byte that cannot be accessed, and why. Pages before it were accessed.
@@ -48,7 +49,7 @@ impl<G: Geometry> Machine<'_, G> {
         mode: Mode,
     ) -> Result<(), Fault> {
         self.instruction += 1;
-        if va.offset() + len <= PAGE {
+        if len.wrapping_sub(1) < PAGE - va.offset() {
             return self.access_page(va, access, mode).map(|_| ());
         }
         self.access_pages(va, len, access, mode)
@@ -66,7 +67,7 @@ impl<G: Geometry> Machine<'_, G> {
         while done < len {
             let at = VirtAddr::new(va.raw().wrapping_add(done));
             self.access_page(at, access, mode)?;
-            done += PAGE - at.offset();
+            done = done.saturating_add(PAGE - at.offset());
         }
         Ok(())
     }

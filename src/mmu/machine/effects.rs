@@ -162,7 +162,10 @@ impl<G: Geometry> Effects for Keeper<'_, '_, G> {
             .get_mut(self.space)
             .and_then(|m| m.tables.as_mut())
         {
-            tables.prune(&mut pages.memory, floor, ceiling.min(G::USER_END));
+            // Linux keeps the last page of the user's part free; nothing is behind it.
+            let end = G::USER_END;
+            let ceiling = if ceiling >= end - PAGE { end } else { ceiling };
+            tables.prune(&mut pages.memory, floor, ceiling);
         }
     }
 

@@ -1,9 +1,10 @@
 //! For tests of the checker: damage that no call can do.
 
 use crate::mmu::addr::{FrameNumber, SwapSlot, VirtAddr};
+use crate::mmu::cpu::Mmu;
 use crate::mmu::entry::Entry;
 use crate::mmu::geometry::Geometry;
-use crate::mmu::physical::FrameRecord;
+use crate::mmu::physical::{FrameRecord, Physical};
 use crate::mmu::replace::Policy;
 use crate::mmu::tables::Tables;
 
@@ -53,7 +54,14 @@ impl<G: Geometry> Forge<'_, '_, G> {
         self.pages.policy.remove(records, frame);
     }
 
-    /// The TLB keeps what the entry says now; the fast cache too.
+    /// The TLB alone forgets a page.
+    pub fn drop_line(&mut self, space: SpaceId, va: u64) {
+        let asid = self.pages.asid(usize::from(space.raw()));
+        let tlb = &mut self.pages.mmu.tlb;
+        tlb.drop_page::<G>(VirtAddr::new(va), asid);
+    }
+
+    /// The fast cache keeps what the entry says now.
     pub fn remember(&mut self, va: u64) {
         let va = VirtAddr::new(va);
         let user = crate::mmu::addr::Mode::User;
@@ -68,5 +76,11 @@ impl<'m, G: Geometry> Machine<'m, G> {
         Forge {
             pages: &mut self.pages,
         }
+    }
+
+    /// For tests of the hardware alone: the processor's part and memory, without a kernel.
+    #[doc(hidden)]
+    pub fn forge_hardware(&mut self) -> (&mut Mmu<'m, G>, &mut Physical<'m>) {
+        (&mut self.pages.mmu, &mut self.pages.memory)
     }
 }

@@ -86,7 +86,9 @@ impl<G: Geometry> Machine<'_, G> {
     }
 
     fn end_root(&mut self, place: usize) {
-        if let Some(tables) = self.pages.maps[place].tables.take() {
+        if let Some(mut tables) = self.pages.maps[place].tables.take() {
+            // Whatever the layout says where the user's part ends.
+            tables.prune(&mut self.pages.memory, 0, G::USER_END);
             tables.forget_kernel(&mut self.pages.memory);
             tables.end(&mut self.pages.memory);
         }

@@ -58,8 +58,8 @@ impl<G: Geometry> Machine<'_, G> {
             let fits = |level: usize| {
                 let span = G::span(level);
                 G::is_huge_level(level)
-                    && at % span == 0
-                    && (start.raw() + at) % span == 0
+                    && at.is_multiple_of(span)
+                    && (start.raw() + at).is_multiple_of(span)
                     && at + span <= end
             };
             let level = (0..G::LEVELS).rev().find(|level| fits(*level)).unwrap_or(0);

@@ -29,7 +29,11 @@ impl<G: Geometry> Pages<'_, G> {
                 return true;
             }
             // It was stored to again and is not lazy any more.
-            self.memory.record_mut(victim).marks &= !mark::LAZY;
+            let record = self.memory.record_mut(victim);
+            if !record.has(mark::LAZY) {
+                return false;
+            }
+            record.marks &= !mark::LAZY;
         }
     }
 

@@ -9,6 +9,7 @@ use crate::mmu::entry::{Entry, Meaning};
 use crate::mmu::geometry::{Geometry, X86L4};
 use crate::mmu::objects::PageTree;
 use crate::mmu::physical::{Use, mark};
+use crate::mmu::replace::Policy;
 use crate::mmu::tables::{Leaf, Tables};
 
 use super::pages::{NoMemory, Pages};
@@ -128,7 +129,10 @@ impl<G: Geometry> Pages<'_, G> {
         };
         match leaf.entry.meaning() {
             Meaning::Guard => Err(Unavailable::Guard),
-            Meaning::Present(_) if !write || leaf.entry.has(Entry::<G>::WRITABLE) => {
+            Meaning::Present(frame) if !write || leaf.entry.has(Entry::<G>::WRITABLE) => {
+                if Self::pinned(area) && leaf.level == 0 {
+                    self.pin(frame);
+                }
                 Ok(Outcome::Done(Resolution::Present))
             }
             Meaning::Present(_) if leaf.level > 0 => {
@@ -148,6 +152,14 @@ impl<G: Geometry> Pages<'_, G> {
 
     fn pinned(area: &Area) -> bool {
         area.traits.has(Traits::LOCKED)
+    }
+
+    /// The page stays in memory from now on: its area is locked.
+    fn pin(&mut self, frame: FrameNumber) {
+        if self.memory.record(frame).has(mark::LISTED) {
+            self.policy.remove(self.memory.records(), frame);
+            self.memory.record_mut(frame).marks |= mark::PINNED;
+        }
     }
 
     /// A present entry of a private page, or of a shared one, that nobody else needs unchanged.
@@ -179,6 +191,9 @@ impl<G: Geometry> Pages<'_, G> {
                 .without(Entry::<G>::COW);
             Tables::set(&mut self.memory, leaf.slot, entry);
             self.shoot(space, leaf.start);
+            if Self::pinned(area) {
+                self.pin(frame);
+            }
             return Ok(Outcome::Done(Resolution::Reused));
         }
         if self.room(0, 1)? {
