@@ -81,13 +81,12 @@ fn limits_are_met_and_survived() {
 
 #[test]
 fn the_address_space_is_limited() {
-    let host = Host::new(Plan::SMALL);
     let used = {
+        let host = Host::new(Plan::SMALL);
         let computer = host.computer();
         let process = computer.current().expect("one process");
         computer.virtual_bytes(process)
     };
-    drop(host);
     let limits = Limits {
         address_space: used + (1 << 20),
         ..Limits::NONE

@@ -214,7 +214,9 @@ fn carry_out(ops: &[Op]) {
         // Threads are not for the asking where memory is short.
         let shadow = &mut shadow;
         std::thread::scope(|scope| {
-            scope.spawn(move || part.iter().for_each(|op| shadow.apply(op)));
+            let thread = scope.spawn(move || part.iter().for_each(|op| shadow.apply(op)));
+            // The scope alone does not wait until the thread's cache is given back.
+            thread.join().expect("a thread that does not panic");
         });
     }
     shadow.settle();

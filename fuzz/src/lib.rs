@@ -22,7 +22,8 @@ mod elf;
 #[allow(dead_code)]
 mod env;
 #[path = "../../tests/kernel/mod.rs"]
-#[allow(dead_code, unused_imports, unsafe_code, clippy::all)] // Its tests against the kernel are not used here.
+#[allow(dead_code, unused_imports, unsafe_code, clippy::all)]
+// Its tests against the kernel are not used here.
 mod kernel;
 #[path = "../../tests/model/mod.rs"]
 mod model;

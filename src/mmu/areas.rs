@@ -141,7 +141,7 @@ impl Areas {
         loop {
             match pool.shape(node) {
                 Shape::Inner(inner) => node = inner.child_ending_after(addr)?,
-                Shape::Leaf(leaf) => return leaf.areas().iter().find(|a| a.end > addr).copied(),
+                Shape::Leaf(leaf) => return leaf.ending_after(addr).copied(),
             }
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Results, errors and their order, partial effects and limits are those of Linux 6.18 on x86-64;
 //! where it matters they were read off the kernel itself. The pages are somebody else's: every
-//! change is told to an [`Effects`].
+//! change is told to an [`Effects`](super::effects::Effects).
 //!
 //! | file | calls |
 //! |---|---|

@@ -391,9 +391,9 @@ fn fill(leaf: &[AtomicU64; LEAF_WORDS], first: usize, count: usize, state: PageS
     let end = first + count;
     let mut page = first;
     while page < end {
-        let word = &leaf[page / WORD & (LEAF_WORDS - 1)];
+        let word = &leaf[(page / WORD) & (LEAF_WORDS - 1)];
         let next = (page / WORD + 1) * WORD;
-        if page % WORD == 0 && next <= end {
+        if page.is_multiple_of(WORD) && next <= end {
             word.store(value, Ordering::Relaxed);
         } else {
             let pages = next.min(end) - page;

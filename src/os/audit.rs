@@ -210,9 +210,14 @@ impl Pagemap {
         })
     }
 
+    /// The number of the page at an address. (The page size is a power of two.)
+    fn number(&self, addr: usize) -> usize {
+        addr >> self.page.trailing_zeros()
+    }
+
     /// Whether the page at `addr` is resident or swapped, as of the last look at its window.
     fn has(&mut self, addr: usize) -> bool {
-        let number = addr / self.page;
+        let number = self.number(addr);
         if number < self.first || number >= self.first + self.count {
             self.first = number;
             self.count = self.file.words(&mut self.window, number);
@@ -297,8 +302,9 @@ pub fn audit<O: Os>(
     let mut last = usize::MAX;
     let mut lower = 0;
     written(&mut |addr| {
-        if addr / page != last {
-            last = addr / page;
+        let number = auditor.pagemap.number(addr);
+        if number != last {
+            last = number;
             lower += page;
             auditor.must_be_there(addr);
         }
@@ -338,7 +344,7 @@ impl<O: Os, F: FnMut(Finding)> Auditor<'_, O, F> {
         let ledger = self.ledger;
         ledger.each(|from, to, state| {
             if let Some(count) = self.audit.pages.get_mut(state as usize) {
-                *count += (to - from) / self.page;
+                *count += self.pagemap.number(to - from);
             }
             let mut at = from;
             while at < to {
@@ -355,7 +361,7 @@ impl<O: Os, F: FnMut(Finding)> Auditor<'_, O, F> {
                 {
                     self.report(at, what);
                 }
-                at = next.clamp(at + self.page, to);
+                at = next.max(at + self.page).min(to);
             }
             self.residency(from, to, state);
         });
@@ -375,7 +381,9 @@ impl<O: Os, F: FnMut(Finding)> Auditor<'_, O, F> {
     fn residency_of(&mut self, from: usize, to: usize, state: PageState) {
         let absent = must_be_absent(state) && !self.audit.huge_pages;
         let mut core = None;
-        for (turn, addr) in (from..to).step_by(self.page).enumerate() {
+        let pages = self.pagemap.number(to - from);
+        for turn in 0..pages {
+            let addr = from + turn * self.page;
             let has = self.pagemap.has(addr);
             self.audit.resident += usize::from(has);
             if !absent {
@@ -385,7 +393,7 @@ impl<O: Os, F: FnMut(Finding)> Auditor<'_, O, F> {
                 self.report(addr, Contradiction::Resident);
             }
             if turn % WINDOW == 0 {
-                core = in_core(addr, (to - addr) / self.page, self.page);
+                core = in_core(addr, pages - turn, self.page);
             }
             let page = self.page;
             let in_core_now =

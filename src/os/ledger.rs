@@ -54,16 +54,15 @@ impl<O: Os> Ledger<O> {
     /// The state of the page at an address.
     #[inline]
     pub fn state(&self, addr: usize) -> PageState {
-        self.states
-            .get(&self.nodes(), addr / self.inner.page_size())
+        self.states.get(&self.nodes(), addr >> self.shift())
     }
 
     /// Visits every run of pages that are ours, in order: addresses and state.
     pub fn each(&self, mut visit: impl FnMut(usize, usize, PageState)) {
-        let page = self.inner.page_size();
+        let shift = self.shift();
         self.states
             .each(&self.nodes(), 0, PAGES, |from, to, state| {
-                visit(from * page, to * page, state);
+                visit(from << shift, to << shift, state);
             });
     }
 
@@ -79,13 +78,20 @@ impl<O: Os> Ledger<O> {
         }
     }
 
+    /// Bits of an address below the page number.
+    #[inline]
+    fn shift(&self) -> u32 {
+        self.inner.page_size().trailing_zeros()
+    }
+
+    #[inline]
     fn set(&self, from: usize, to: usize, state: PageState) {
-        let page = self.inner.page_size();
-        self.states
-            .set(&self.nodes(), from / page, to.div_ceil(page), state);
+        let (page, shift) = (self.inner.page_size(), self.shift());
+        let end = align_up(to, page) >> shift;
+        self.states.set(&self.nodes(), from >> shift, end, state);
         if let Some((start, end)) = self.pool.unrecorded() {
             self.states
-                .set(&self.nodes(), start / page, end / page, PageState::Meta);
+                .set(&self.nodes(), start >> shift, end >> shift, PageState::Meta);
         }
     }
 
@@ -261,10 +267,9 @@ unsafe impl<O: Os> Os for Ledger<O> {
 
     #[inline]
     fn run(&self, from: usize, to: usize) -> (PageState, usize) {
-        let page = self.inner.page_size();
-        let (state, end) = self
-            .states
-            .run(&self.nodes(), from / page, to.div_ceil(page));
-        (state, (end * page).min(to))
+        let (page, shift) = (self.inner.page_size(), self.shift());
+        let last = align_up(to, page) >> shift;
+        let (state, end) = self.states.run(&self.nodes(), from >> shift, last);
+        (state, (end << shift).min(to))
     }
 }

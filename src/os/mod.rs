@@ -38,7 +38,7 @@ pub use process::{
     ForkPage, available_cpus, environment, is_secure, no_huge_pages, page_size, random_words,
     yield_now,
 };
-pub use sim::{Computer, Mark, SIM_CALLS, Sim, SimPlan, Watched};
+pub use sim::{Board, Computer, Mark, SIM_CALLS, Sim, SimPlan, Watched};
 
 /// Turns addresses inside the memory that an [`Os`] hands out into pointers: the only place
 /// where an integer becomes a pointer.

@@ -8,7 +8,7 @@
 //! there when it is mapped again.
 #![allow(unsafe_code)] // The block's memory.
 
-use core::cell::{Cell, RefCell};
+use core::cell::{Cell, Ref, RefCell, RefMut};
 
 use super::{Os, OsError, Prot, Region};
 use crate::mmu::addr::{Access, Mode, PAGE, Rights, VirtAddr};
@@ -39,11 +39,41 @@ pub enum Mark {
     Poison,
 }
 
+/// The computer, shared between the kernel and the pointers that it hands out.
+#[derive(Debug)]
+pub struct Board<'m> {
+    computer: RefCell<Computer<'m>>,
+    /// Pages, plus one, that were touched since anything changed, each at its number modulo the
+    /// length.
+    touched: [Cell<usize>; 64],
+}
+
+impl<'m> Board<'m> {
+    /// With this computer.
+    pub const fn new(computer: Computer<'m>) -> Board<'m> {
+        Board {
+            computer: RefCell::new(computer),
+            touched: [const { Cell::new(0) }; 64],
+        }
+    }
+
+    /// The computer, to look at it.
+    pub fn look(&self) -> Ref<'_, Computer<'m>> {
+        self.computer.borrow()
+    }
+
+    /// The computer, to change it.
+    pub fn change(&self) -> RefMut<'_, Computer<'m>> {
+        self.touched.iter().for_each(|page| page.set(0));
+        self.computer.borrow_mut()
+    }
+}
+
 /// Pointers into the block. In builds with debug assertions the model is asked first.
 #[derive(Debug, Clone, Copy)]
 pub struct Watched<'m> {
     base: *mut u8,
-    computer: &'m RefCell<Computer<'m>>,
+    board: &'m Board<'m>,
 }
 
 impl Region for Watched<'_> {
@@ -61,11 +91,17 @@ impl Watched<'_> {
     /// # Panics
     /// If that is a fault.
     fn touch(self, addr: usize) {
-        let mut computer = self.computer.borrow_mut();
+        let page = addr / STEP;
+        let touched = &self.board.touched[page % self.board.touched.len()];
+        if touched.get() == page + 1 {
+            return;
+        }
+        let mut computer = self.board.computer.borrow_mut();
         let va = VirtAddr::new(addr as u64);
         if let Err(fault) = computer.access(va, 1, Access::Write, Mode::User) {
             panic!("{addr:#x} is touched: {fault:?}");
         }
+        touched.set(page + 1);
     }
 }
 
@@ -100,14 +136,15 @@ pub struct Sim<'m> {
     region: Watched<'m>,
     plan: SimPlan,
     /// A mark for each 4096 bytes from `start_break` on.
-    marks: RefCell<&'m mut [Mark]>,
+    marks: &'m [Cell<Mark>],
     calls: [Cell<u64>; SIM_CALLS.len()],
     refused: Cell<u64>,
     wall: Cell<u64>,
 }
 
 impl<'m> Sim<'m> {
-    /// A kernel over the block at `base`, whose process is the current space of `computer`. Its
+    /// A kernel over the block at `base`, whose process is the current space of the board's
+    /// computer. Its
     /// layout must begin the break at `plan.start_break`, base mappings at `plan.end` and end
     /// there. What lies outside the plan is mapped for somebody else.
     ///
@@ -119,15 +156,15 @@ impl<'m> Sim<'m> {
     /// long as the kernel does and that nobody else uses.
     pub unsafe fn new(
         base: *mut u8,
-        computer: &'m RefCell<Computer<'m>>,
-        marks: &'m mut [Mark],
+        board: &'m Board<'m>,
+        marks: &'m [Cell<Mark>],
         plan: SimPlan,
     ) -> Result<Sim<'m>, Errno> {
-        marks.fill(Mark::Zero);
+        marks.iter().for_each(|mark| mark.set(Mark::Zero));
         let sim = Sim {
-            region: Watched { base, computer },
+            region: Watched { base, board },
             plan,
-            marks: RefCell::new(marks),
+            marks,
             calls: Default::default(),
             refused: Cell::new(0),
             wall: Cell::new(0),
@@ -141,15 +178,15 @@ impl<'m> Sim<'m> {
     fn occupy(&self, from: usize, to: usize) -> Result<(), Errno> {
         let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE;
         let (from, len) = (from as u64, (to - from) as u64);
-        let mut computer = self.computer().borrow_mut();
+        let mut computer = self.board().change();
         computer
             .mmap(from, len, PROT_NONE, flags, None, 0)
             .map(drop)
     }
 
-    /// The computer.
-    pub const fn computer(&self) -> &'m RefCell<Computer<'m>> {
-        self.region.computer
+    /// The computer's board.
+    pub const fn board(&self) -> &'m Board<'m> {
+        self.region.board
     }
 
     /// How often each of [`SIM_CALLS`] was made.
@@ -175,7 +212,7 @@ impl<'m> Sim<'m> {
 
     /// Bytes of `from..to` that may be read and written.
     fn bytes_with(&self, from: usize, to: usize) -> usize {
-        let computer = self.computer().borrow();
+        let computer = self.board().look();
         let Some(space) = computer.current().and_then(|id| computer.space(id)) else {
             return 0;
         };
@@ -204,7 +241,7 @@ impl<'m> Sim<'m> {
     pub fn set_wall(&self, stands: bool) {
         let there = self.wall.take();
         if there != 0 {
-            let _ = self.computer().borrow_mut().munmap(there, PAGE);
+            let _ = self.board().change().munmap(there, PAGE);
         }
         if stands {
             let at = align_up(self.program_break(), STEP);
@@ -225,10 +262,9 @@ impl<'m> Sim<'m> {
     }
 
     /// Visits each page of a range: its address and its mark.
-    fn each_page(&self, from: usize, to: usize, mut visit: impl FnMut(usize, &mut Mark)) {
-        let mut marks = self.marks.borrow_mut();
+    fn each_page(&self, from: usize, to: usize, visit: impl Fn(usize, &Cell<Mark>)) {
         for addr in (align_down(from, STEP)..to).step_by(STEP) {
-            if let Some(mark) = marks.get_mut((addr - self.plan.start_break) / STEP) {
+            if let Some(mark) = self.marks.get((addr - self.plan.start_break) / STEP) {
                 visit(addr, mark);
             }
         }
@@ -250,7 +286,7 @@ impl<'m> Sim<'m> {
     /// If somebody wrote there while it was not mapped.
     fn begin(&self, from: usize, to: usize) {
         self.each_page(from, to, |addr, mark| {
-            let left = match *mark {
+            let left = match mark.get() {
                 Mark::Zero => 0,
                 Mark::Poison => POISON,
                 Mark::Used => return,
@@ -261,16 +297,16 @@ impl<'m> Sim<'m> {
             if left != 0 {
                 self.fill(addr, STEP, 0);
             }
-            *mark = Mark::Used;
+            mark.set(Mark::Used);
         });
     }
 
     /// The range is gone.
     fn end(&self, from: usize, to: usize) {
         self.each_page(from, to, |addr, mark| {
-            if *mark == Mark::Used {
+            if mark.get() == Mark::Used {
                 self.fill(addr, STEP, POISON);
-                *mark = Mark::Poison;
+                mark.set(Mark::Poison);
             }
         });
     }
@@ -290,12 +326,12 @@ unsafe impl<'m> Os for Sim<'m> {
     }
 
     fn program_break(&self) -> usize {
-        self.computer().borrow_mut().brk(0) as usize
+        self.board().change().brk(0) as usize
     }
 
     unsafe fn set_break(&self, to: usize) -> Result<(), OsError> {
         let from = self.program_break();
-        let now = self.computer().borrow_mut().brk(to as u64) as usize;
+        let now = self.board().change().brk(to as u64) as usize;
         let moved = if now == to {
             Ok(())
         } else {
@@ -320,7 +356,7 @@ unsafe impl<'m> Os for Sim<'m> {
         };
         // The allocator's pages may be larger than the model's.
         let slack = self.plan.page - STEP;
-        let mut computer = self.computer().borrow_mut();
+        let mut computer = self.board().change();
         let wide = (len + slack) as u64;
         let mapped = computer.mmap(hint as u64, wide, bits, flags, None, 0);
         let wide = self.made(2, mapped)? as usize;
@@ -342,7 +378,7 @@ unsafe impl<'m> Os for Sim<'m> {
     unsafe fn unmap(&self, addr: usize, len: usize) -> Result<(), OsError> {
         let end = self.program_break();
         assert!(addr >= end || addr + len <= self.plan.start_break);
-        let done = self.computer().borrow_mut().munmap(addr as u64, len as u64);
+        let done = self.board().change().munmap(addr as u64, len as u64);
         self.made(3, done)?;
         self.end(addr, addr + len);
         Ok(())
@@ -356,10 +392,10 @@ unsafe impl<'m> Os for Sim<'m> {
         } else {
             0
         };
-        let moved =
-            self.computer()
-                .borrow_mut()
-                .mremap(addr as u64, old as u64, new as u64, flags, 0);
+        let moved = self
+            .board()
+            .change()
+            .mremap(addr as u64, old as u64, new as u64, flags, 0);
         let to = self.made(4, moved)? as usize;
         if to == addr {
             self.begin(addr + old.min(new), addr + new);
@@ -383,8 +419,8 @@ unsafe impl<'m> Os for Sim<'m> {
             Prot::ReadWrite => PROT_READ | PROT_WRITE,
         };
         let done = self
-            .computer()
-            .borrow_mut()
+            .board()
+            .change()
             .mprotect(addr as u64, len as u64, bits);
         self.made(5, done)?;
         if prot == Prot::ReadWrite {
@@ -396,8 +432,8 @@ unsafe impl<'m> Os for Sim<'m> {
     unsafe fn discard(&self, addr: usize, len: usize) -> Result<(), OsError> {
         assert!(self.is_writable(addr, len), "discard of what is not mapped");
         let done = self
-            .computer()
-            .borrow_mut()
+            .board()
+            .change()
             .madvise(addr as u64, len as u64, MADV_DONTNEED);
         self.made(6, done)?;
         self.fill(addr, len, 0);
@@ -405,10 +441,10 @@ unsafe impl<'m> Os for Sim<'m> {
     }
 
     unsafe fn populate(&self, addr: usize, len: usize) -> Result<(), OsError> {
-        let done =
-            self.computer()
-                .borrow_mut()
-                .madvise(addr as u64, len as u64, MADV_POPULATE_WRITE);
+        let done = self
+            .board()
+            .change()
+            .madvise(addr as u64, len as u64, MADV_POPULATE_WRITE);
         self.made(7, done)
     }
 }

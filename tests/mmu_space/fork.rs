@@ -89,6 +89,11 @@ fn a_fork_without_room_or_memory_changes_nothing() {
     assert_eq!(world.fork().map(drop), Err(Errno::ENOMEM));
     world.madvise(0, 2, MADV_DONTFORK).expect("advised");
     assert!(world.fork().is_ok());
+    world.map(4, 1, RW, ANON);
+    world.space.limits.memory = 11 * PAGE;
+    assert_eq!(world.fork().map(drop), Err(Errno::ENOMEM), "the sum counts");
+    world.space.limits.memory = 14 * PAGE;
+    assert!(world.fork().is_ok());
 }
 
 #[test]

@@ -101,6 +101,14 @@ fn one_below_the_limit_one_split_succeeds_but_not_two() {
         "a border that moves is no split"
     );
     assert_eq!(world.space.len(), 20);
+    assert_eq!(world.munmap(1000, 1), Ok(()));
+    assert_eq!(world.mprotect(0, 1, PROT_READ), Ok(()));
+    assert_eq!(world.space.len(), 20);
+    assert_eq!(
+        world.mprotect(1, 1, PROT_READ),
+        Ok(()),
+        "nor on the other side"
+    );
 }
 
 #[test]

@@ -271,6 +271,13 @@ fn multiples_of_2_mib_are_aligned_to_2_mib() {
             aligned,
             "{kib} KiB at {addr:#x}"
         );
+        let below = world.space.layout().mmap_base - PAGE - (kib << 10);
+        let highest = if aligned {
+            below & !(2 * MIB - 1)
+        } else {
+            below
+        };
+        assert_eq!(addr, highest, "{kib} KiB");
     }
     let mut world = World::new();
     let base = world.space.layout().mmap_base;

@@ -192,10 +192,9 @@ fn room_that_is_promised_is_there() {
             let mut tree = Areas::new();
             while pool.spare() > spare {
                 let at = 8 * random.below(100_000);
-                if tree.find(&pool, at * PAGE).is_none() {
-                    if tree.insert(&mut pool, area(at, 4)).is_err() {
-                        break;
-                    }
+                let free = tree.find(&pool, at * PAGE).is_none();
+                if free && tree.insert(&mut pool, area(at, 4)).is_err() {
+                    break;
                 }
             }
             for wanted in 1..5 {

@@ -14,9 +14,10 @@ pub(super) const LEAF_MIN: usize = LEAF / 2;
 /// Fewest children of an inner node that is not the root.
 pub(super) const INNER_MIN: usize = FANOUT / 2;
 
+/// What unused slots of leaves hold: it ends at the last address, so that no search ends there.
 const NO_AREA: Area = Area {
     start: 0,
-    end: 0,
+    end: u64::MAX,
     rights: Rights::NONE,
     backing: Backing::Anonymous,
     traits: Traits(0),
@@ -130,7 +131,7 @@ impl Leaf {
     pub(super) fn remove(&mut self, slot: usize) -> Area {
         let area = self.areas[slot];
         self.areas.copy_within(slot + 1..self.len, slot);
-        self.len -= 1;
+        self.truncate(self.len - 1);
         area
     }
 
@@ -138,8 +139,20 @@ impl Leaf {
     pub(super) fn split(&mut self, slot: usize) -> Leaf {
         let mut right = Leaf::EMPTY;
         right.append(&self.areas()[slot..]);
-        self.len = slot;
+        self.truncate(slot);
         right
+    }
+
+    fn truncate(&mut self, len: usize) {
+        self.areas[len..self.len].fill(NO_AREA);
+        self.len = len;
+    }
+
+    /// The first area that ends behind `addr`.
+    pub(super) fn ending_after(&self, addr: u64) -> Option<&Area> {
+        // Counted without a branch, as in inner nodes.
+        let slot: usize = self.areas.iter().map(|a| usize::from(a.end <= addr)).sum();
+        self.areas().get(slot)
     }
 
     pub(super) fn append(&mut self, areas: &[Area]) {

@@ -287,7 +287,9 @@ impl Space {
         if !stays && call.old_len > 0 {
             self.carve(pool, fx, call.old, call.old + call.old_len);
         } else if stays && area.traits.has(Traits::LOCKED) {
-            // What stays is locked no more, all of the area.
+            // What stays is locked no more, all of the area. (What moved to its border stays
+            // locked; the kernel unlocks that too if it made them one, which depends on
+            // whether pages were touched.)
             if let Some(old) = self.areas.find(pool, call.old) {
                 let traits = old.traits.without(Traits::LOCKED);
                 self.alter(pool, fx, &old, area.start, area.end, old.rights, traits)?;
