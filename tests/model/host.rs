@@ -243,7 +243,7 @@ impl Host {
     /// The process may have so much more of one thing than it has now; or what it was made
     /// with.
     pub fn limit(&self, bound: Option<(Bound, usize)>) {
-        let mut computer = self.sim.computer().borrow_mut();
+        let mut computer = self.sim.board().change();
         let process = computer.current().expect("the process");
         let space = computer.space_mut(process).expect("the process");
         let (has, areas) = (space.totals(), space.len());
