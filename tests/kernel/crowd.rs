@@ -23,6 +23,7 @@ use fencepost::mmu::addr::{Access, Mode, ObjectId, PAGE, VirtAddr};
 use fencepost::mmu::area::Errno;
 use fencepost::mmu::area::linux::MAP_FIXED;
 use fencepost::mmu::area::{Limits, Overcommit, Traits};
+use fencepost::mmu::entry::Entry;
 use fencepost::mmu::replace::Kind;
 use std::fmt;
 use std::str::FromStr;
@@ -251,7 +252,10 @@ impl Crowd {
             Step::Op(op) => match naive {
                 Some(naive) => {
                     together(fast, naive, &op, self.pressed)?;
-                    if !self.pressed {
+                    if self.pressed {
+                        // Lazily free pages that are on swap have no contents any more.
+                        drop_lazy(fast, naive);
+                    } else {
                         drive::compare(fast, naive)?;
                     }
                 }
@@ -309,12 +313,8 @@ impl Crowd {
     fn after_pressure(&mut self) {
         self.pressed = true;
         for (fast, naive) in &mut self.all {
-            let Some(naive) = naive else { continue };
-            for index in 0..naive.pages.len() {
-                let addr = naive.addr(index);
-                if naive.pages[index].is_some_and(|page| page.lazy) && !fast.page(addr).present {
-                    naive.was_dropped(addr);
-                }
+            if let Some(naive) = naive {
+                drop_lazy(fast, naive);
             }
         }
     }
@@ -331,6 +331,21 @@ impl Crowd {
             same.map_err(|why| format!("space {place}: {why}"))?;
         }
         self.all[self.now].0.check()
+    }
+}
+
+/// What the machine dropped of what it might.
+fn drop_lazy(fast: &Fast, naive: &mut Naive) {
+    for index in 0..naive.pages.len() {
+        let addr = naive.addr(index);
+        if naive.pages[index].is_some_and(|page| page.lazy)
+            && fast.on(|machine, _| {
+                let step = machine.walk(VirtAddr::new(addr), |_| {});
+                step.is_none_or(|step| step.entry == Entry::EMPTY)
+            })
+        {
+            naive.was_dropped(addr);
+        }
     }
 }
 
