@@ -15,6 +15,7 @@
 mod kernel;
 mod support;
 
+use kernel::crowd;
 use kernel::drive::{self, Tally};
 use kernel::fast::{Fast, Size};
 use kernel::generate::Generator;
@@ -241,6 +242,18 @@ fn scripts_of_the_past_agree_with_the_model() {
         let result = drive::replay(&mut fast, &mut naive, &ops, &mut Tally::default());
         if let Err((line, why)) = result {
             panic!("{name}, operation {line}: {why}");
+        }
+    }
+}
+
+/// Scripts of several spaces that showed something once; fuzzing adds to them.
+#[test]
+fn scripts_of_crowds_agree_with_the_model() {
+    let scripts = crowd::kept_scripts();
+    assert!(!scripts.is_empty(), "there are scripts");
+    for (name, script) in scripts {
+        if let Err((line, why)) = crowd::run(&script, |_, _| ()) {
+            panic!("{name}, step {line}: {why}");
         }
     }
 }

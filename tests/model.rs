@@ -100,6 +100,24 @@ fn seeded_scripts_on_the_real_break() {
         .expect_success("scripts on the real break");
 }
 
+/// Scripts that showed something once; fuzzing adds to them.
+#[test]
+#[cfg(not(miri))] // Files.
+fn scripts_of_the_past() {
+    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/model/scripts");
+    let mut number = 0;
+    for entry in std::fs::read_dir(dir).expect("the directory can be read") {
+        let path = entry.expect("an entry").path();
+        let text = std::fs::read_to_string(&path).expect("a script can be read");
+        let script: Script = text.parse().expect("a script");
+        if let Err(why) = model::try_run(&script, 1) {
+            panic!("{}: {why}", path.display());
+        }
+        number += 1;
+    }
+    assert!(number > 0, "there are scripts");
+}
+
 #[test]
 fn a_script_survives_being_printed() {
     for (seed, source) in Source::ALL.into_iter().enumerate() {

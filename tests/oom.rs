@@ -36,6 +36,7 @@ fn script(source: Source) -> Script {
         source,
         page: 4096,
         near: source != Source::Granules,
+        tight: false,
         ops,
     }
 }

@@ -100,6 +100,7 @@ fn row_081_failing_os_calls_give_null_and_lose_nothing() {
         source: model::Source::Break,
         page: 4096,
         near: false,
+        tight: false,
         ops,
     };
     let mut world = World::over_host(&script);

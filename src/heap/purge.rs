@@ -176,9 +176,14 @@ impl<O: Os + 'static> Heap<O> {
     /// Gives back the pages of top beyond the first `pad` bytes.
     pub(super) fn trim_top(&mut self, pad: usize) {
         let page = self.os.page_size();
-        let from = align_up(self.top.saturating_add(pad).saturating_add(MIN_CHUNK), page);
         let end = self.top + self.top_size;
-        if self.top == 0 || from >= end {
+        let kept = self.top.saturating_add(pad).saturating_add(MIN_CHUNK);
+        // Asked first: rounded up, a number near the last one is 0.
+        if self.top == 0 || kept >= end {
+            return;
+        }
+        let from = align_up(kept, page);
+        if from >= end {
             return;
         }
         // Whoever forged top's size would have us give back what is in use.

@@ -14,6 +14,7 @@ use fencepost::mmu::lookaside::LookasideLine;
 use fencepost::mmu::machine::{Machine, Options, PageMap, SpaceId, SpaceRecord, Storage};
 use fencepost::mmu::objects::ObjectRecord;
 use fencepost::mmu::physical::{FRAME_WORDS, FrameRecord};
+use fencepost::mmu::replace::Kind;
 use fencepost::mmu::space::Layout;
 use fencepost::mmu::swap::SwapRecord;
 use fencepost::mmu::tlb::TlbLine;
@@ -52,6 +53,11 @@ pub struct Size {
     pub frames: usize,
     pub nodes: usize,
     pub contents: bool,
+    /// Swap slots.
+    pub swap: usize,
+    pub replacement: Kind,
+    /// Whether the TLB knows spaces by their numbers.
+    pub tagged: bool,
 }
 
 impl Size {
@@ -60,6 +66,9 @@ impl Size {
         frames: 3000,
         nodes: 512,
         contents: true,
+        swap: 0,
+        replacement: Kind::Clock,
+        tagged: false,
     };
 }
 
@@ -85,10 +94,10 @@ impl Fast {
         let storage = Storage {
             memory: store.words(words * FRAME_WORDS),
             frames: store.slice(size.frames, || FrameRecord::EMPTY),
-            swap: store.slice(0, || SwapRecord::EMPTY),
-            disk: store.words(0),
+            swap: store.slice(size.swap, || SwapRecord::EMPTY),
+            disk: store.words(size.swap * FRAME_WORDS),
             nodes: store.slice(size.nodes, || Node::EMPTY),
-            objects: store.slice(256, || ObjectRecord::EMPTY),
+            objects: store.slice(512, || ObjectRecord::EMPTY),
             spaces: store.slice(4, || SpaceRecord::EMPTY),
             maps: store.slice(4, || PageMap::EMPTY),
             tlb: store.slice(4096, || TlbLine::EMPTY),
@@ -96,6 +105,8 @@ impl Fast {
         };
         let options = Options {
             contents: size.contents,
+            replacement: size.replacement,
+            tagged: size.tagged,
             ..Options::DEFAULT
         };
         let mut machine = Machine::new(storage, options);
@@ -137,13 +148,23 @@ impl Fast {
 
     /// A child on the same machine.
     pub fn fork(&self) -> Fast {
-        let space = self.on(|machine, space| machine.fork(space).expect("room for a child"));
-        Fast {
+        self.try_fork().expect("room for a child")
+    }
+
+    /// A child on the same machine, if there is room.
+    pub fn try_fork(&self) -> Result<Fast, Errno> {
+        let space = self.on(|machine, space| machine.fork(space))?;
+        Ok(Fast {
             computer: Rc::clone(&self.computer),
             space,
             base: self.base,
             files: self.files.clone(),
-        }
+        })
+    }
+
+    /// The file of this number.
+    pub fn file(&self, file: usize) -> Option<ObjectId> {
+        self.files.get(file).copied()
     }
 
     fn settle(&mut self, result: Result<u64, Errno>, len: u64) -> Result<u64, Errno> {

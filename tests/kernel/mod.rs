@@ -10,6 +10,7 @@
 //! | `probe.rs` | accesses that survive their faults |
 //! | `quirks.rs` | what this kernel has and what it lacks |
 //! | `drive.rs`, `generate.rs` | random operations, the comparison, scripts |
+//! | `crowd.rs` | several spaces of one machine, short of memory; scripts of them |
 //! | `forks.rs` | tests: parent and child |
 //! | `bounds.rs` | tests: limits |
 //! | `signals.rs` | tests: what a fault looks like |
@@ -20,6 +21,7 @@ use fencepost::mmu::area::{Area, Backing, Errno, Traits};
 use fencepost::mmu::fault::Signature;
 
 mod bounds;
+pub mod crowd;
 pub mod drive;
 pub mod fast;
 mod forks;

@@ -66,6 +66,7 @@ fn row_014_page_tables_of_the_model_cost_what_the_kernels_do() {
             frames: 8192,
             nodes: 16,
             contents: false,
+            ..Size::WINDOW
         };
         let mut fast = Fast::new(WINDOW, WINDOW + (1 << 42), size);
         let cost = |fast: &Fast| fast.on(|machine, space| machine.table_bytes(space));

@@ -108,7 +108,7 @@ fn a_cleared_space_is_empty_and_can_be_used_again() {
     let told = world.told();
     assert!(told.contains(&Told::Release(0)));
     assert!(told.contains(&Told::Forget(0, 2)) && told.contains(&Told::Forget(4, 6)));
-    assert_eq!(told.last(), Some(&Told::Prune(0, 0x7fff_ffff_f000)));
+    assert_eq!(told.last(), Some(&Told::Prune(0, u64::MAX)));
     assert!(world.space.is_empty());
     assert_eq!(world.space.totals(), fencepost::mmu::space::Totals::NONE);
     assert_eq!(world.pool.used(), 0);

@@ -561,7 +561,7 @@ fn munmap_splits_in_two_and_prunes_up_to_the_neighbours() {
     let prune = Told::Prune(0, BASE + 3 * PAGE);
     assert_eq!(world.told(), [Told::Forget(0, 2), Told::Release(0), prune]);
     assert_eq!(world.munmap(3, 3), Ok(()));
-    let prune = Told::Prune(0, END);
+    let prune = Told::Prune(0, u64::MAX);
     assert_eq!(world.told(), [Told::Forget(3, 6), Told::Release(0), prune]);
     assert_eq!(world.fx.objects[&0].0, 0, "nobody holds it any more");
 }

@@ -7,7 +7,7 @@ use fencepost::config::Settings;
 use fencepost::heap::{Growth, Heap};
 use fencepost::os::{Extents, Flaky, Kernel, Ledger, Os, PageState, Prot};
 
-use super::Host;
+use super::{Bound, Host};
 
 /// A kernel that a test can look into and disturb; what cannot be done does nothing.
 pub trait Machine: Os {
@@ -15,6 +15,8 @@ pub trait Machine: Os {
     fn sbrk(&self, len: usize);
     /// A mapping in the way of the break.
     fn set_wall(&self, stands: bool);
+    /// So much more of one thing than now is allowed, or everything.
+    fn limit(&self, bound: Option<(Bound, usize)>);
     /// Whether the range may be written, as far as the machine knows.
     fn is_writable(&self, addr: usize, len: usize) -> bool;
     /// Calls that were refused for want of room.
@@ -31,6 +33,9 @@ impl Machine for Host {
     }
     fn set_wall(&self, stands: bool) {
         Host::set_wall(self, stands);
+    }
+    fn limit(&self, bound: Option<(Bound, usize)>) {
+        Host::limit(self, bound);
     }
     fn is_writable(&self, addr: usize, len: usize) -> bool {
         Host::is_writable(self, addr, len)
@@ -49,6 +54,7 @@ impl Machine for Host {
 impl Machine for Kernel {
     fn sbrk(&self, _: usize) {}
     fn set_wall(&self, _: bool) {}
+    fn limit(&self, _: Option<(Bound, usize)>) {}
     fn is_writable(&self, _: usize, _: usize) -> bool {
         true
     }

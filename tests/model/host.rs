@@ -7,7 +7,7 @@
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::cell::{Cell, Ref, RefCell};
 
-use fencepost::mmu::area::Limits;
+use fencepost::mmu::area::{Limits, Overcommit};
 use fencepost::mmu::areas::Node;
 use fencepost::mmu::geometry::X86L4;
 use fencepost::mmu::lookaside::LookasideLine;
@@ -23,6 +23,8 @@ use fencepost::os::{
 
 /// Lines of the translation cache: everything that is made is too much for Miri.
 const LOOKASIDE: usize = if cfg!(miri) { 16 } else { 256 };
+
+use super::Bound;
 
 /// How a [`Host`] is laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +53,14 @@ impl Plan {
         near: true,
         limits: Limits::NONE,
         frames: if cfg!(miri) { 700 } else { 20_000 },
+    };
+
+    /// Little: a heap reaches the end of it.
+    pub const TIGHT: Plan = Plan {
+        breakable: 2 << 20,
+        mappable: if cfg!(miri) { 4 << 20 } else { 12 << 20 },
+        frames: if cfg!(miri) { 1500 } else { 4000 },
+        ..Plan::SMALL
     };
 
     /// Enough for a reserved granule too.
@@ -95,6 +105,7 @@ impl Drop for Kept {
 #[derive(Debug)]
 pub struct Host {
     sim: Sim<'static>,
+    limits: Limits,
     foreign: RefCell<Vec<(usize, usize)>>,
     board: *mut Board<'static>,
     memory: *mut u8,
@@ -110,6 +121,7 @@ impl Host {
             breakable,
             mappable,
             near,
+            limits: plan_limits,
             ..
         } = plan;
         let layout = Layout::from_size_align(3 * GRANULE + breakable + mappable, 16)
@@ -178,6 +190,7 @@ impl Host {
         };
         Host {
             sim,
+            limits: plan_limits,
             foreign: RefCell::default(),
             board,
             memory,
@@ -225,6 +238,27 @@ impl Host {
     /// Somebody else's mapping stands right above the break, or goes away.
     pub fn set_wall(&self, stands: bool) {
         self.sim.set_wall(stands);
+    }
+
+    /// The process may have so much more of one thing than it has now; or what it was made
+    /// with.
+    pub fn limit(&self, bound: Option<(Bound, usize)>) {
+        let mut computer = self.sim.board().change();
+        let process = computer.current().expect("the process");
+        let space = computer.space_mut(process).expect("the process");
+        let (has, areas) = (space.totals(), space.len());
+        let limits = &mut space.limits;
+        *limits = self.limits;
+        match bound {
+            None => {}
+            Some((Bound::Space, n)) => limits.address_space = has.size + n as u64,
+            Some((Bound::Data, n)) => limits.data = has.data + n as u64,
+            Some((Bound::Memory, n)) => {
+                limits.overcommit = Overcommit::Never;
+                limits.memory = 2 * (has.committed + n as u64 + 1);
+            }
+            Some((Bound::Areas, n)) => limits.areas = areas + n,
+        }
     }
 
     /// Looks at what others own.

@@ -15,7 +15,7 @@ pub mod world;
 pub use bed::{Bed, Piece};
 pub use ground::{Ground, Machine};
 pub use host::{Host, Plan};
-pub use script::{Op, Rng, Script, Source};
+pub use script::{Bound, Op, Rng, Script, Source};
 pub use world::World;
 
 /// Carries out a script over [`Host`], checking the whole heap after every `check_every`th

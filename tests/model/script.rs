@@ -26,6 +26,29 @@ impl Source {
     ];
 }
 
+/// What a process can be limited in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bound {
+    /// All mapped memory, in bytes (`RLIMIT_AS`).
+    Space,
+    /// Private writable memory, in bytes (`RLIMIT_DATA`).
+    Data,
+    /// Memory that was promised, in bytes (overcommit mode 2).
+    Memory,
+    /// The number of areas (`vm.max_map_count`).
+    Areas,
+}
+
+impl Bound {
+    /// Every bound, with its name.
+    pub const ALL: [(&'static str, Bound); 4] = [
+        ("space", Bound::Space),
+        ("data", Bound::Data),
+        ("memory", Bound::Memory),
+        ("areas", Bound::Areas),
+    ];
+}
+
 /// One operation. Sizes are bytes; blocks are named by their place among the live ones, modulo
 /// their number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +76,11 @@ pub enum Op {
     /// Of the calls to the system that follow, refuses some: the first that is refused, and how
     /// many.
     Refuse(usize, usize),
+    /// From now on there may be so much more of one thing than there is, and as much as one
+    /// wants of the others.
+    Limit(Bound, usize),
+    /// There may be as much as one wants of everything.
+    Unlimited,
     /// Sets the largest fast request.
     Mxfast(usize),
     /// Sets how much more than needed the heap grows by.
@@ -75,6 +103,11 @@ impl fmt::Display for Op {
             Op::Sbrk(n) => write!(f, "sbrk {n}"),
             Op::Wall(stands) => write!(f, "wall {stands}"),
             Op::Refuse(from, count) => write!(f, "refuse {from} {count}"),
+            Op::Limit(bound, n) => {
+                let name = Bound::ALL.iter().find(|(_, b)| *b == bound);
+                write!(f, "limit {} {n}", name.map_or("?", |(name, _)| name))
+            }
+            Op::Unlimited => write!(f, "unlimited"),
             Op::Mxfast(n) => write!(f, "mxfast {n}"),
             Op::TopPad(n) => write!(f, "top_pad {n}"),
             Op::TrimThreshold(n) => write!(f, "trim_threshold {n}"),
@@ -88,6 +121,15 @@ impl FromStr for Op {
     fn from_str(line: &str) -> Result<Op, String> {
         let mut words = line.split_whitespace();
         let name = words.next().unwrap_or("");
+        if name == "limit" {
+            let what = words.next().unwrap_or("");
+            let found = Bound::ALL.iter().find(|(name, _)| *name == what);
+            let number = words.next().and_then(|word| word.parse().ok());
+            let (Some((_, bound)), Some(number), None) = (found, number, words.next()) else {
+                return Err(format!("no limit: {line}"));
+            };
+            return Ok(Op::Limit(*bound, number));
+        }
         let numbers: Vec<usize> = words
             .map(|w| w.parse().map_err(|e| format!("{line}: {e}")))
             .collect::<Result<_, _>>()?;
@@ -103,6 +145,7 @@ impl FromStr for Op {
             ("sbrk", &[n]) => Op::Sbrk(n),
             ("wall", &[stands]) => Op::Wall(stands),
             ("refuse", &[from, count]) => Op::Refuse(from, count),
+            ("unlimited", &[]) => Op::Unlimited,
             ("mxfast", &[n]) => Op::Mxfast(n),
             ("top_pad", &[n]) => Op::TopPad(n),
             ("trim_threshold", &[n]) => Op::TrimThreshold(n),
@@ -120,6 +163,8 @@ pub struct Script {
     pub page: usize,
     /// Whether break and mappings lie close together.
     pub near: bool,
+    /// Whether there is little memory, which is also made faster.
+    pub tight: bool,
     /// The operations.
     pub ops: Vec<Op>,
 }
@@ -127,10 +172,15 @@ pub struct Script {
 impl fmt::Display for Script {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Script {
-            source, page, near, ..
+            source,
+            page,
+            near,
+            tight,
+            ..
         } = self;
         let place = if *near { "near" } else { "apart" };
-        writeln!(f, "heap {source:?} {page} {place}")?;
+        let room = if *tight { " tight" } else { "" };
+        writeln!(f, "heap {source:?} {page} {place}{room}")?;
         self.ops.iter().try_for_each(|op| writeln!(f, "{op}"))
     }
 }
@@ -139,10 +189,16 @@ impl FromStr for Script {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Script, String> {
-        let mut lines = text.lines().map(str::trim).filter(|l| !l.is_empty());
+        let code = |line: &'_ str| -> usize { line.find('#').unwrap_or(line.len()) };
+        let lines = text.lines().map(|line| line[..code(line)].trim());
+        let mut lines = lines.filter(|line| !line.is_empty());
         let head = lines.next().unwrap_or("");
         let words: Vec<&str> = head.split_whitespace().collect();
-        let &["heap", source, page, place] = &words[..] else {
+        let (tight, words) = match &words[..] {
+            [words @ .., "tight"] => (true, words),
+            words => (false, words),
+        };
+        let &["heap", source, page, place] = words else {
             return Err(format!("no heap: {head}"));
         };
         let source = Source::ALL
@@ -157,6 +213,7 @@ impl FromStr for Script {
             source,
             page,
             near: place == "near",
+            tight,
             ops: lines.map(str::parse).collect::<Result<_, _>>()?,
         })
     }
@@ -230,6 +287,7 @@ impl Script {
             source,
             page,
             near,
+            tight: false,
             ops,
         }
     }
@@ -247,6 +305,7 @@ impl Script {
             source,
             page: 4096,
             near,
+            tight: true,
             ops,
         }
     }
@@ -272,7 +331,7 @@ fn size(choices: &mut impl Choices) -> usize {
 
 fn op(choices: &mut impl Choices) -> Op {
     let place = 1000;
-    match choices.below(100) {
+    match choices.below(103) {
         0..30 => Op::Malloc(size(choices)),
         30..36 => Op::Fill(size(choices).min(2000), 1 + choices.below(30)),
         36..42 => {
@@ -283,12 +342,15 @@ fn op(choices: &mut impl Choices) -> Op {
         72..78 => Op::Flush(choices.below(place), 1 + choices.below(40)),
         78..88 => Op::Realloc(choices.below(place), size(choices)),
         88 => Op::Consolidate,
-        89 | 90 => Op::Trim(choices.below(3) * 5000),
+        89 | 90 => Op::Trim([0, 5000, 10_000, usize::MAX - 5000][choices.below(4)]),
         91 => Op::Sbrk(1 + choices.below(9000)),
         92 | 93 => Op::Wall(choices.below(2)),
         94 | 95 => Op::Refuse(choices.below(3), 1 + choices.below(3)),
         96 => Op::Mxfast(choices.below(161)),
-        97 | 98 => Op::TopPad(choices.below(5) * 30_000),
-        _ => Op::TrimThreshold(choices.below(5) * 60_000),
+        97 | 98 => Op::TopPad([0, 30_000, 60_000, 90_000, isize::MAX as usize][choices.below(5)]),
+        100 => Op::Limit(Bound::ALL[choices.below(3)].1, choices.below(5) * 40_000),
+        101 => Op::Limit(Bound::Areas, choices.below(4)),
+        102 => Op::Unlimited,
+        _ => Op::TrimThreshold([0, 60_000, 120_000, 180_000, usize::MAX][choices.below(5)]),
     }
 }

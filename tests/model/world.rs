@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use fencepost::chunk::{Chunk, Stack, State};
 use fencepost::config::Key;
 use fencepost::heap::{Batch, Growth, Heap, Reserved};
-use fencepost::os::{Flaky, GRANULE, Ledger, Os, Region};
+use fencepost::os::{Flaky, GRANULE, Ledger, Os, PageState, Region};
 use fencepost::size::{ALIGN, HEADER, MIN_CHUNK, Native};
 
 use super::host::all;
@@ -44,10 +44,10 @@ pub struct World<O: Machine + 'static> {
 impl World<Host> {
     /// A heap over a [`Host`], as the script wants it.
     pub fn over_host(script: &Script) -> World<Host> {
-        let plan = if script.source == Source::Granules {
-            Plan::WIDE
-        } else {
-            Plan::SMALL
+        let plan = match (script.source, script.tight) {
+            (Source::Granules, _) => Plan::WIDE,
+            (_, true) => Plan::TIGHT,
+            (_, false) => Plan::SMALL,
         };
         let host = Host::new(Plan {
             page: script.page,
@@ -105,6 +105,14 @@ impl<O: Machine + Debug + 'static> World<O> {
         unsafe { self.ground.keys().region.at(at).cast::<u64>().write(0) }
     }
 
+    /// For a test of the shadow: says something false about the page of a live block.
+    pub fn note(&self, place: usize, state: PageState) {
+        let os = self.ground.os();
+        let page = os.page_size();
+        let start = self.live[place].payload / page * page;
+        os.note(start, start + page, state);
+    }
+
     /// How many blocks are live.
     pub fn live(&self) -> usize {
         self.live.len()
@@ -113,9 +121,20 @@ impl<O: Machine + Debug + 'static> World<O> {
     /// Carries out operations, checks everything after every `check_every`th, then frees what
     /// is left and looks that nothing was lost.
     pub fn run(&mut self, ops: &[Op], check_every: usize) {
+        self.run_with(ops, check_every, |_, _| ());
+    }
+
+    /// As [`run`](World::run); `after` is called after every operation, before it is checked.
+    pub fn run_with(
+        &mut self,
+        ops: &[Op],
+        check_every: usize,
+        mut after: impl FnMut(&mut World<O>, Op),
+    ) {
         for (step, op) in ops.iter().enumerate() {
             self.refused = self.refusals();
             self.apply(*op);
+            after(self, *op);
             if step % check_every == 0 {
                 self.check();
             }
@@ -149,6 +168,8 @@ impl<O: Machine + Debug + 'static> World<O> {
             Op::Sbrk(n) => self.os().inner().sbrk(n),
             Op::Wall(stands) => self.os().inner().set_wall(stands != 0),
             Op::Refuse(from, count) => self.os().refuse(from as u64, (from + count) as u64),
+            Op::Limit(bound, n) => self.os().inner().limit(Some((bound, n))),
+            Op::Unlimited => self.os().inner().limit(None),
             Op::Mxfast(n) => assert!(settings.set(Key::Mxfast, n.min(160))),
             Op::TopPad(n) => assert!(settings.set(Key::TopPad, n)),
             Op::TrimThreshold(n) => assert!(settings.set(Key::TrimThreshold, n)),
@@ -376,6 +397,7 @@ impl<O: Machine + Debug + 'static> World<O> {
     /// Frees everything and looks that it all came together again.
     pub fn finish(&mut self) {
         self.os().refuse(u64::MAX, u64::MAX);
+        self.os().inner().limit(None);
         self.check();
         while let Some(block) = self.forget(0) {
             let chunk = self.verified(block);
@@ -411,6 +433,7 @@ impl<O: Machine + 'static> Drop for World<O> {
     fn drop(&mut self) {
         let os = self.ground.os();
         os.inner().refuse(u64::MAX, u64::MAX);
+        os.inner().inner().limit(None);
         let within = |addr: usize| {
             self.region
                 .is_some_and(|(start, len)| (start..start + len).contains(&addr))

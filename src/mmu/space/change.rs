@@ -115,7 +115,9 @@ impl Space {
         if any {
             let floor = self.areas.before(pool, start).map_or(0, |area| area.end);
             let next = self.areas.at_or_after(pool, end);
-            fx.prune(floor, next.map_or(self.layout.user_end, |area| area.start));
+            // Beyond the last area nothing is anybody's, the end of user space included: Linux's
+            // `USER_PGTABLES_CEILING`.
+            fx.prune(floor, next.map_or(u64::MAX, |area| area.start));
         }
     }
 

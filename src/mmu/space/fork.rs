@@ -62,7 +62,7 @@ impl Space {
             at = area.end;
         }
         if !self.areas.is_empty() {
-            fx.prune(0, self.layout.user_end);
+            fx.prune(0, u64::MAX);
         }
         self.areas.clear(pool);
         self.areas = Areas::new();
