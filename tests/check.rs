@@ -507,7 +507,9 @@ fn every_invariant_has_a_breaking_case() {
 #[test]
 fn each_broken_invariant_is_named() {
     let mut wrong = Vec::new();
-    for (expected, what, damage) in CASES {
+    // For Miri a few will do: it looks for unsound code, not for damage.
+    let step = if cfg!(miri) { 8 } else { 1 };
+    for (expected, what, damage) in CASES.iter().step_by(step) {
         let mut bed = Bed::new();
         bed.get(40);
         bed.freed(70_000);
