@@ -10,6 +10,8 @@ mod breaking;
 mod faults;
 #[path = "mmu_machine/huge.rs"]
 mod huge;
+#[path = "mmu_machine/memory.rs"]
+mod memory;
 #[path = "mmu_machine/paging.rs"]
 mod paging;
 #[path = "mmu_machine/processes.rs"]

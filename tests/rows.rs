@@ -1,5 +1,6 @@
-//! Rows 81 and 92 to 105 of the inventory (`docs/inventory.md`), each by a test named after its
-//! row: chunks and bins, on a bare heap below the caches. `rows_c.rs` has the others.
+//! Rows 19, 26, 81, 92 to 105, 108 and 112 of the inventory (`docs/inventory.md`), each by a test
+//! named after its row: chunks and bins, on a bare heap below the caches. `rows_c.rs` has the
+//! others.
 #![allow(unsafe_code)] // The heap's memory is raw.
 
 #[path = "model/mod.rs"]
@@ -9,9 +10,79 @@ use fencepost::bins::{BINS, FIRST_LARGE, UNSORTED, bin_index};
 use fencepost::chunk::{Link, State};
 use fencepost::config::Key;
 use fencepost::heap::{Found, Place, RUNGS};
-use fencepost::os::Os;
-use fencepost::size::{Geometry, HEADER, MIN_CHUNK, Native};
-use model::{Bed, Op, Piece, Script, World};
+use fencepost::os::{Os, OsError, Prot, Region};
+use fencepost::size::{Geometry, HEADER, MIN_CHUNK, Native, align_up};
+use model::{Bed, Host, Op, Piece, Plan, Rng, Script, Source, World};
+
+/// Everything below the heap's caches goes by the page size that the kernel tells.
+#[test]
+fn row_019_the_heap_works_with_the_kernels_page_size() {
+    for page in [4096, 16 << 10, 64 << 10] {
+        for source in Source::ALL {
+            let script = Script {
+                page,
+                ..Script::from_seed(19, source, if cfg!(miri) { 10 } else { 200 })
+            };
+            World::over_host(&script).run(&script.ops, 5);
+            // The first request takes whole pages: the need and the pad, rounded up.
+            let mut world = World::over_host(&script);
+            let before = world.os().program_break();
+            assert!(world.fill(1, 1));
+            let got = world.heap.system_bytes();
+            assert_eq!(got % page, 0, "{source:?} in pages of {page}");
+            if source == Source::Break {
+                assert_eq!(got, align_up((128 << 10) + MIN_CHUNK, page));
+                assert_eq!(world.os().program_break() - before, got);
+            }
+            // And whole pages go back.
+            assert!(world.fill(60_000, 5));
+            world.finish();
+            assert_eq!(world.heap.system_bytes() % page, 0);
+        }
+    }
+}
+
+/// The part of its chunk that a request does not use.
+fn internal(request: usize) -> f64 {
+    let chunk = Native::chunk_size_unchecked(request);
+    (chunk - request) as f64 / chunk as f64
+}
+
+#[test]
+fn row_026_external_and_internal_fragmentation_of_a_heap() {
+    let percent = |request| (internal(request) * 1000.0).round() / 10.0;
+    assert_eq!([24, 25].map(percent), [25.0, 47.9]);
+    assert_eq!([24, 25].map(Native::chunk_size_unchecked), [32, 48]);
+    // A heap that cannot grow, full of chunks of 1008 bytes.
+    let mut bed = Bed::new();
+    bed.get(1000);
+    bed.ground.os().inner().refuse(0, u64::MAX);
+    let mut row: Vec<Piece> = std::iter::from_fn(|| bed.try_get(1000)).collect();
+    while bed.try_get(24).is_some() {}
+    let left = bed.heap.totals();
+    assert_eq!(left.free_bytes(), left.top_bytes as u64);
+    assert_eq!(left.external_fragmentation(), 0.0, "one free chunk");
+    // With every second one free there are many small holes.
+    let mut keep = false;
+    let (kept, gone): (Vec<Piece>, Vec<Piece>) = row.drain(..).partition(|_| {
+        keep = !keep;
+        keep
+    });
+    gone.iter().for_each(|c| bed.heap.free(*c));
+    let holes = bed.heap.totals();
+    let free = 1008 * gone.len() as u64 + left.free_bytes();
+    assert!(gone.len() > 50);
+    assert_eq!((holes.free_bytes(), holes.largest_free), (free, 1008));
+    let expected = 1.0 - 1008.0 / free as f64;
+    assert_eq!(holes.external_fragmentation(), expected);
+    assert!(expected > 0.98);
+    assert!(bed.try_get(2000).is_none(), "{free} bytes, none for 2000");
+    // Without what lies between they are one hole.
+    kept.iter().for_each(|c| bed.heap.free(*c));
+    let whole = bed.heap.totals();
+    assert!(whole.external_fragmentation() < 0.01, "{whole:?}");
+    assert!(bed.try_get(free as usize).is_some());
+}
 
 #[test]
 fn row_081_failing_os_calls_give_null_and_lose_nothing() {
@@ -386,4 +457,129 @@ fn row_105_a_pool_of_blocks_costs_one_os_call() {
     let more: Vec<Piece> = (0..2000).map(|_| bed.get(100)).collect();
     assert_eq!(os.inner().made(), 2);
     assert_eq!(more[0].addr(), segment.start);
+}
+
+/// What a heap looked like at one moment of a long run.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sample {
+    external: f64,
+    internal: f64,
+    /// Memory from the system for each byte in use.
+    overhead: f64,
+}
+
+/// The mean of some samples.
+fn mean(of: &[Sample]) -> Sample {
+    let by = |part: fn(&Sample) -> f64| of.iter().map(part).sum::<f64>() / of.len() as f64;
+    Sample {
+        external: by(|s| s.external),
+        internal: by(|s| s.internal),
+        overhead: by(|s| s.overhead),
+    }
+}
+
+/// Blocks of mixed sizes come and go for a long time, about `places / 2` of them at once.
+fn mixed_run(seed: u64, places: usize, steps: usize) -> Vec<Sample> {
+    let mut bed = Bed::new();
+    let mut random = Rng::new(seed);
+    let mut blocks: Vec<Option<(Piece, usize)>> = vec![None; places];
+    let (mut asked, mut samples) = (0, Vec::new());
+    for step in 0..steps {
+        let place = &mut blocks[random.below(places)];
+        if let Some((chunk, request)) = place.take() {
+            bed.heap.free(chunk);
+            asked -= request;
+        } else {
+            let limit = [130, 130, 1100, 5000][random.below(4)];
+            let request = 1 + random.below(limit);
+            *place = Some((bed.get(request), request));
+            asked += request;
+        }
+        if step % 100 == 0 && step >= 4 * places {
+            let totals = bed.heap.totals();
+            samples.push(Sample {
+                external: totals.external_fragmentation(),
+                internal: 1.0 - asked as f64 / totals.used_bytes as f64,
+                overhead: totals.system_bytes as f64 / totals.used_bytes as f64,
+            });
+        }
+    }
+    bed.heap.check().expect("a sound heap");
+    samples
+}
+
+/// From the middle of long runs to their end no measure of fragmentation becomes worse. A heap
+/// that does not merge its free chunks needs a quarter more memory there, and more than twice as
+/// much as this one everywhere.
+#[test]
+#[cfg(not(miri))] // A long run.
+fn row_108_fragmentation_stays_flat_in_a_long_run() {
+    let (mut middle, mut end) = (Vec::new(), Vec::new());
+    // How large top is differs from run to run.
+    for seed in 0..10 {
+        let samples = mixed_run(seed, 1000, 100_000);
+        let fifth = samples.len() / 5;
+        middle.extend_from_slice(&samples[2 * fifth..3 * fifth]);
+        end.extend_from_slice(&samples[4 * fifth..]);
+    }
+    assert!(middle.len() > 1000 && end.len() >= middle.len());
+    let (middle, end) = (mean(&middle), mean(&end));
+    let told = format!("{middle:?} {end:?}");
+    assert!(end.external < middle.external + 0.03, "{told}");
+    assert!((end.internal - middle.internal).abs() < 0.001, "{told}");
+    assert!(end.overhead < 1.03 * middle.overhead, "{told}");
+    assert!(end.external < 0.6 && end.overhead < 2.0, "{told}");
+}
+
+/// What the allocator asks of `mmap`: private anonymous memory, with NULL as the address.
+fn calls_of_mmap<O: Os>(os: &O) {
+    let page = os.page_size();
+    let region = os.region();
+    let bytes = |at: usize, len| {
+        // SAFETY: only memory that was mapped for reading is asked for, and nobody writes it.
+        unsafe { std::slice::from_raw_parts(region.at(at), len) }
+    };
+    // The kernel chooses: whole pages that nobody else has, zero.
+    let maps = [1, 3, 2].map(|pages| {
+        let at = os.map(0, pages * page, Prot::ReadWrite).expect("room");
+        assert!(at != 0 && at.is_multiple_of(page));
+        assert!(model::host::all(bytes(at, pages * page), 0));
+        (at, pages * page)
+    });
+    for (index, &(at, len)) in maps.iter().enumerate() {
+        for &(other, size) in &maps[..index] {
+            assert!(at + len <= other || other + size <= at, "they overlap");
+        }
+        // SAFETY: mapped just now, ours alone.
+        unsafe { region.at(at).write_bytes(index as u8 + 1, len) }
+    }
+    for (index, &(at, len)) in maps.iter().enumerate() {
+        assert!(model::host::all(bytes(at, len), index as u8 + 1));
+    }
+    // An address is a wish: what is taken there stays as it is.
+    let (at, len) = maps[1];
+    let elsewhere = os.map(at, page, Prot::ReadWrite).expect("room");
+    assert!(elsewhere + page <= at || at + len <= elsewhere);
+    assert!(model::host::all(bytes(at, len), 2));
+    // Reserved first, accessible later.
+    let reserved = os.map(0, 4 * page, Prot::None).expect("room");
+    // SAFETY: mapped just now, and unmapped once, as are the others.
+    unsafe {
+        os.protect(reserved, page, Prot::ReadWrite).expect("ours");
+        assert!(model::host::all(bytes(reserved, page), 0));
+        os.unmap(reserved, 4 * page).expect("ours");
+        os.unmap(elsewhere, page).expect("ours");
+        for (at, len) in maps {
+            os.unmap(at, len).expect("ours");
+        }
+    }
+    let absurd = usize::MAX / page * page;
+    assert_eq!(os.map(0, absurd, Prot::None), Err(OsError::NO_MEMORY));
+}
+
+#[test]
+fn row_112_both_kernels_map_what_the_allocator_asks_for() {
+    calls_of_mmap(&Host::new(Plan::SMALL));
+    #[cfg(not(miri))] // System calls.
+    calls_of_mmap(&fencepost::os::Kernel::new());
 }

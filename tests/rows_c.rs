@@ -1,4 +1,4 @@
-//! Rows 80 to 91 and 103 of the inventory (`docs/inventory.md`), each by a test named after its
+//! Rows 19, 37, 40, 50, 80 to 91, 103 and 122 of the inventory (`docs/inventory.md`), each by a test named after its
 //! row: what concerns the functions of C, called as Rust functions, in a child process where
 //! counters, crimes or the environment matter. The main arena is a reserved region here,
 //! because the C library's malloc serves the test harness. `rows.rs` has the others.
@@ -13,7 +13,7 @@ use fencepost::front::{self, Source};
 use fencepost::os::page_size;
 use fencepost::size::Geometry;
 use fencepost::stats::Snapshot;
-use model::Bed;
+use model::{Bed, Rng};
 use std::ffi::c_void;
 use support::{Outcome, Run};
 
@@ -67,6 +67,146 @@ fn set_errno(to: i32) {
 fn free(block: *mut c_void) {
     // SAFETY: every caller passes NULL or a block that it owns, or means the crime.
     unsafe { abi::free(block) }
+}
+
+/// Which pages of a range are in memory.
+fn in_memory(addr: usize, len: usize) -> Vec<bool> {
+    let mut told = vec![0u8; len.div_ceil(page_size())];
+    // SAFETY: a byte for every page; only the page tables are looked at.
+    let done = unsafe {
+        let start = std::ptr::without_provenance_mut(addr);
+        libc::mincore(start, len, told.as_mut_ptr())
+    };
+    assert_eq!(done, 0, "mincore: {}", errno());
+    told.into_iter().map(|page| page & 1 != 0).collect()
+}
+
+#[test]
+fn row_019_the_page_size_is_the_kernels() {
+    // SAFETY: asks a number.
+    let told = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    assert_eq!(page_size(), told as usize);
+    // valloc and pvalloc go by it.
+    start();
+    let (page, pages) = (abi::valloc(1), abi::pvalloc(page_size() + 1));
+    assert_eq!(
+        (page.addr() % page_size(), pages.addr() % page_size()),
+        (0, 0)
+    );
+    // SAFETY: a block in use.
+    assert!(unsafe { abi::malloc_usable_size(pages) } >= 2 * page_size());
+    free(page);
+    free(pages);
+}
+
+#[test]
+fn row_037_no_memory_until_it_is_touched() {
+    alone("row_037_no_memory_until_it_is_touched", || {
+        // SAFETY: huge pages would come many at a time.
+        let done = unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
+        assert_eq!(done, 0);
+        let page = page_size();
+        for block in [abi::malloc(1 << 20), abi::calloc(1 << 10, 1 << 10)] {
+            // The block's own words are in its mapping's first page.
+            let first = (block.addr() & !(page - 1)) + page;
+            let len = (block.addr() + (1 << 20) - first) & !(page - 1);
+            let pages = len / page;
+            assert!(pages * page >= (1 << 20) - 2 * page);
+            assert_eq!(in_memory(first, len), vec![false; pages]);
+            for touched in [pages / 2, 0, pages - 1] {
+                let before = in_memory(first, len);
+                assert!(!before[touched]);
+                // SAFETY: inside the block.
+                unsafe {
+                    block
+                        .cast::<u8>()
+                        .with_addr(first + touched * page)
+                        .write(1)
+                };
+                let mut expected = before;
+                expected[touched] = true;
+                assert_eq!(in_memory(first, len), expected, "one page came");
+            }
+            free(block);
+        }
+    });
+}
+
+#[test]
+fn row_040_system_calls_per_million_allocations() {
+    alone("row_040_system_calls_per_million_allocations", || {
+        let calls = || front::snapshot().os_calls.iter().sum::<u64>();
+        let mut random = Rng::new(40);
+        let mut blocks = vec![std::ptr::null_mut(); 1000];
+        let mut churn = |count: usize, largest: usize| {
+            for _ in 0..count {
+                let place = random.below(blocks.len());
+                free(blocks[place]);
+                blocks[place] = abi::malloc(1 + random.below(largest));
+                assert!(!blocks[place].is_null());
+            }
+        };
+        churn(20_000, 2000);
+        let before = (calls(), front::snapshot().mallocs);
+        churn(1_000_000, 2000);
+        let made = calls() - before.0;
+        assert!(front::snapshot().mallocs - before.1 >= 1_000_000);
+        assert!(made < 100, "{made} calls for a million allocations");
+        // Large blocks that come and go reuse what is kept; those that stay cost a call each.
+        let before = calls();
+        for _ in 0..10_000 {
+            free(abi::malloc(1 << 20));
+        }
+        let reused = calls() - before;
+        assert!(reused < 100, "{reused} calls for 10,000 large blocks");
+        assert_eq!(abi::mallopt(-3, 128 << 10), 1); // M_MMAP_THRESHOLD
+        let before = calls();
+        let kept = [(); 100].map(|()| abi::malloc(1 << 20));
+        assert!(calls() - before >= 99, "they are counted");
+        kept.into_iter().for_each(free);
+    });
+}
+
+#[test]
+fn row_050_large_blocks_are_placed_from_the_top_down_and_merge() {
+    alone(
+        "row_050_large_blocks_are_placed_from_the_top_down_and_merge",
+        || {
+            // Too large for the gaps between libraries; no multiple of a huge page, to which the
+            // kernel would align it.
+            let len = (64 << 20) + 3 * page_size();
+            let blocks = [(); 4].map(|()| abi::malloc(len - 100));
+            for pair in blocks.windows(2) {
+                assert_eq!(pair[0].addr() - pair[1].addr(), len, "just below the last");
+            }
+            let maps = std::fs::read_to_string("/proc/self/maps").expect("/proc is there");
+            let areas: Vec<(usize, usize, &str)> = maps
+                .lines()
+                .map(|line| {
+                    let (range, rest) = line.split_once(' ').expect("a range");
+                    let (from, to) = range.split_once('-').expect("two ends");
+                    let number = |text| usize::from_str_radix(text, 16).expect("an address");
+                    (number(from), number(to), rest)
+                })
+                .collect();
+            let area = |addr: usize| {
+                let found = areas
+                    .iter()
+                    .find(|(from, to, _)| (*from..*to).contains(&addr));
+                *found.unwrap_or_else(|| panic!("{addr:#x} in {maps}"))
+            };
+            // One area of private anonymous memory, below libraries and stack.
+            let (from, to, rest) = area(blocks[3].addr());
+            assert!(from <= blocks[3].addr() && blocks[0].addr() + len - 100 <= to);
+            assert!(rest.starts_with("rw-p 00000000 00:00 0"), "{rest}");
+            let local = 0u8;
+            assert!(to <= area((&raw const local).addr()).0);
+            let library = areas.iter().find(|(.., rest)| rest.contains("/libc.so"));
+            let library = library.expect("the test runs with the C library");
+            assert!(to <= library.0);
+            blocks.into_iter().for_each(free);
+        },
+    );
 }
 
 #[test]
@@ -379,4 +519,88 @@ fn row_103_large_requests_are_mapped_and_the_threshold_slides() {
             assert_eq!(fixed, [before + 2, before + 3]);
         },
     );
+}
+
+/// Whether a byte can be stored, as the kernel sees it: without a signal if not.
+fn can_store(at: *mut u8) -> Result<(), i32> {
+    let mut byte = 1u8;
+    let part = |base: *mut u8| libc::iovec {
+        iov_base: base.cast(),
+        iov_len: 1,
+    };
+    let (from, to) = (part(&raw mut byte), part(at));
+    // SAFETY: the byte that is overwritten is a block's own.
+    let done = unsafe { libc::process_vm_writev(libc::getpid(), &from, 1, &to, 1, 0) };
+    if done == 1 { Ok(()) } else { Err(errno()) }
+}
+
+#[test]
+fn row_122_aligned_pages_can_be_protected() {
+    const NAME: &str = "row_122_aligned_pages_can_be_protected";
+    fn protect(at: *mut u8, prot: i32) -> Result<(), i32> {
+        // SAFETY: the page of a block that nobody looks at meanwhile.
+        match unsafe { libc::mprotect(at.cast(), page_size(), prot) } {
+            0 => Ok(()),
+            _ => Err(errno()),
+        }
+    }
+    const BOTH: i32 = libc::PROT_READ | libc::PROT_WRITE;
+    let page = page_size();
+    let get = || abi::aligned_alloc(page, page).cast::<u8>();
+    match case().as_deref() {
+        Some("crime") => {
+            let block = get();
+            assert_eq!(protect(block, libc::PROT_READ), Ok(()));
+            println!("\nprotected");
+            // SAFETY: it is not; that is the crime.
+            unsafe { block.write_volatile(1) };
+            println!("not caught");
+        }
+        Some(_) => {
+            let plain = abi::malloc(100).cast::<u8>();
+            let within = plain.with_addr(plain.addr() & !(page - 1) | 16);
+            assert_eq!(protect(within, libc::PROT_READ), Err(libc::EINVAL));
+            let blocks = [(); 20].map(|()| get());
+            for (index, block) in blocks.iter().enumerate() {
+                assert_eq!(block.addr() % page, 0);
+                // SAFETY: a block of one page.
+                unsafe { block.write_bytes(index as u8, page) };
+            }
+            for block in blocks.iter().step_by(2) {
+                assert_eq!(protect(*block, libc::PROT_READ), Ok(()));
+            }
+            // The heap goes on around them: nothing of its own lies in those pages.
+            let others: Vec<*mut c_void> = (0..2000).map(|n| abi::malloc(n * 7)).collect();
+            blocks
+                .iter()
+                .skip(1)
+                .step_by(2)
+                .for_each(|b| free(b.cast()));
+            others.into_iter().for_each(free);
+            front::trim(0);
+            for (index, block) in blocks.iter().enumerate().step_by(2) {
+                assert_eq!(can_store(*block), Err(libc::EFAULT));
+                assert_eq!(protect(*block, BOTH), Ok(()));
+                assert_eq!(can_store(*block), Ok(()));
+                // SAFETY: a block of one page, all of it written.
+                let bytes = unsafe { std::slice::from_raw_parts(*block, page) };
+                assert!(bytes[1..].iter().all(|b| *b == index as u8));
+                free(block.cast());
+            }
+            // Freed, they are memory like any other.
+            let again: Vec<*mut u8> = (0..20).map(|_| get()).collect();
+            assert!(again.iter().any(|block| blocks.contains(block)));
+            for block in again {
+                // SAFETY: a block of one page.
+                unsafe { block.write_bytes(0xff, page) };
+                free(block.cast());
+            }
+        }
+        None => {
+            child(NAME, "alone", &[]).expect_success(NAME);
+            let end = child(NAME, "crime", &[]);
+            assert_eq!(end.signal(), Some(libc::SIGSEGV), "{}", end.tail());
+            assert!(end.out().contains("protected"), "{}", end.tail());
+        }
+    }
 }

@@ -38,6 +38,8 @@ pub struct HeapTotals {
     pub bins: [Totals; BINS],
     /// Size of top in bytes.
     pub top_bytes: usize,
+    /// Size of the largest free chunk in bytes, top included.
+    pub largest_free: usize,
     /// Bytes outside: with users, in caches, in the depot.
     pub used_bytes: usize,
     /// The most that ever was outside.
@@ -56,6 +58,25 @@ pub struct HeapTotals {
     pub rungs: [u64; RUNGS.len()],
 }
 
+impl HeapTotals {
+    /// All free bytes: in fast bins, in bins, in top.
+    #[must_use]
+    pub fn free_bytes(&self) -> u64 {
+        let listed = self.fast.iter().chain(&self.bins);
+        listed.map(|total| total.bytes).sum::<u64>() + self.top_bytes as u64
+    }
+
+    /// The part of the free memory that the largest request could not have without growth:
+    /// 1 - largest / free, 0 when nothing is free.
+    #[must_use]
+    pub fn external_fragmentation(&self) -> f64 {
+        match self.free_bytes() {
+            0 => 0.0,
+            free => 1.0 - self.largest_free as f64 / free as f64,
+        }
+    }
+}
+
 impl<O: Os + 'static> Heap<O> {
     /// Counts what the heap holds; takes time in proportion to its free chunks.
     #[must_use]
@@ -64,6 +85,7 @@ impl<O: Os + 'static> Heap<O> {
             fast: [Totals::default(); FAST_BINS],
             bins: [Totals::default(); BINS],
             top_bytes: self.top_size,
+            largest_free: self.top_size,
             used_bytes: self.counters.used_bytes,
             used_peak: self.counters.used_peak,
             system_bytes: self.counters.system_bytes,
@@ -73,16 +95,19 @@ impl<O: Os + 'static> Heap<O> {
             returned_bytes: self.counters.returned_bytes,
             rungs: self.counters.rungs,
         };
+        let largest = &mut totals.largest_free;
         for (fast, total) in self.fast.iter().zip(&mut totals.fast) {
             let mut rest: Stack = *fast;
             while let Some(chunk) = rest.peek(self.keys) {
                 total.add(chunk.size());
+                *largest = (*largest).max(chunk.size());
                 rest = rest.rest(self.keys);
             }
         }
         for (index, total) in totals.bins.iter_mut().enumerate().skip(UNSORTED) {
             for chunk in self.bins.list(index).iter(Through::Bin, self.keys) {
                 total.add(chunk.size());
+                *largest = (*largest).max(chunk.size());
             }
         }
         totals
