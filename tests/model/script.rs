@@ -131,7 +131,11 @@ impl FromStr for Op {
             return Ok(Op::Limit(*bound, number));
         }
         let numbers: Vec<usize> = words
-            .map(|w| w.parse().map_err(|e| format!("{line}: {e}")))
+            // Scripts are for words of any length: what is too large here is the largest number.
+            .map(|w| match w.parse::<u64>() {
+                Ok(number) => Ok(usize::try_from(number).unwrap_or(usize::MAX)),
+                Err(why) => Err(format!("{line}: {why}")),
+            })
             .collect::<Result<_, _>>()?;
         Ok(match (name, &numbers[..]) {
             ("malloc", &[n]) => Op::Malloc(n),
