@@ -245,6 +245,18 @@ print(audit())
     );
 }
 
+/// Children of a process whose other threads were in the middle of something.
+#[test]
+fn children_of_busy_processes_are_not_accused() {
+    let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fork/audits.c");
+    let outcome = support::Run::new(support::compile_c(&source, &["-pthread", "-ldl"]))
+        .preload()
+        .timeout(Duration::from_secs(120))
+        .output()
+        .expect_success("audits.c");
+    assert_eq!(outcome.out().trim(), "0", "{}", outcome.err());
+}
+
 /// A server with eight threads of its own, then the audit at exit.
 #[test]
 fn redis_server_with_eight_threads() {
