@@ -98,13 +98,39 @@ fn the_break_is_in_the_account() {
         runs(&os, start, 6),
         [(2, PageState::Fresh), (4, PageState::None)]
     );
-    // Somebody else took half a page: the other half is not fresh.
+    // Somebody else took half a page: the other half is not fresh, nor ours by itself.
     assert!(os.inner().inner().sbrk(100));
     let there = os.program_break();
     // SAFETY: as above.
     unsafe { os.set_break(there + 3 * PAGE) }.expect("room");
-    assert_eq!(os.state(there), PageState::Live);
+    assert_eq!(os.state(there), PageState::None);
     assert_eq!(os.state(there + PAGE), PageState::Fresh);
+}
+
+/// A heap goes on behind what somebody else took of the break: in the rest of his last page, if a
+/// head has room there.
+#[test]
+fn a_heap_behind_somebody_elses_bytes_adds_up() {
+    for taken in [1, 100, 4080, 4081, 4095, 4096] {
+        let mut bed = Bed::new();
+        let accessible = |bed: &Bed| {
+            let mut bytes = 0;
+            bed.ground.os().each(|from, to, state| {
+                if state.is_accessible() && state != PageState::Meta {
+                    bytes += to - from;
+                }
+            });
+            bytes
+        };
+        let before = accessible(&bed);
+        bed.get(100);
+        assert!(bed.host().sbrk(taken));
+        bed.get(300_000);
+        assert_eq!(bed.heap.segments().len(), 2);
+        assert_eq!(accessible(&bed) - before, bed.heap.page_bytes(), "{taken}");
+        bed.heap.check().expect("a heap in order");
+        bed.host().check_foreign();
+    }
 }
 
 #[test]
@@ -216,6 +242,41 @@ fn trimming_goes_by_the_account() {
         assert_eq!(resident(&bed, middle), falsified.is_some(), "{falsified:?}");
         assert!(!resident(&bed, middle + PAGE));
     }
+}
+
+/// Mappings, and ends of them, that the kernel refuses to unmap: the account and the counters still
+/// add up.
+#[test]
+fn what_cannot_be_unmapped_stays_in_the_sums() {
+    // SAFETY: the maps go before the ground.
+    let ground = unsafe { Ground::new(ledger(), 5) };
+    let maps = Box::new(Maps::new());
+    let (os, keys) = (ground.os(), ground.keys());
+    let accounted = || {
+        let mut bytes = 0;
+        os.each(|from, to, state| {
+            if state.is_accessible() && state != PageState::Meta {
+                bytes += to - from;
+            }
+        });
+        bytes
+    };
+    let counted = || maps.totals().bytes as usize + maps.kept_bytes() + maps.stranded_bytes();
+    let made = maps.allocate(os, keys, 200_000, 16, false).expect("room");
+    maps.free(os, keys, ground.settings(), made.payload);
+    assert_eq!((accounted(), maps.stranded_bytes()), (counted(), 0));
+    os.inner().refuse(0, 1);
+    assert!(maps.give_up(os, 1) >= 200_000);
+    assert!(maps.stranded_bytes() >= 200_000);
+    assert_eq!(accounted(), counted());
+    // The mapping itself succeeds, cutting off its ends does not.
+    let before = maps.stranded_bytes();
+    os.inner().refuse(1, 3);
+    let aligned = maps.allocate(os, keys, 200_000, 1 << 20, false);
+    os.inner().refuse(0, 0);
+    assert!(aligned.is_some());
+    assert!(maps.stranded_bytes() - before >= 1 << 20);
+    assert_eq!(accounted(), counted());
 }
 
 /// Runs a crime in a process of its own; it must die by abort with a line that says why.

@@ -19,7 +19,8 @@ fn ledger() -> &'static Ledger<Kernel> {
 fn findings(ledger: &Ledger<Kernel>, written: &[usize], expected: usize) -> (Audit, Vec<Finding>) {
     let mut found = Vec::with_capacity(4096);
     let visit = |visit: &mut dyn FnMut(usize)| written.iter().for_each(|at| visit(*at));
-    let audit = audit(ledger, visit, || expected, |f| found.push(f)).expect("/proc can be read");
+    let audit =
+        audit(ledger, visit, || Some(expected), |f| found.push(f)).expect("/proc can be read");
     assert_eq!(audit.findings, found.len());
     (audit, found)
 }
@@ -79,6 +80,21 @@ fn what_is_true_is_not_accused() {
     assert_eq!(pages(PageState::Fresh) + pages(PageState::Populated), 36);
     assert_eq!(pages(PageState::Reserved), (1 << 30) / PAGE - 16);
     assert!(audit.resident >= 17, "{audit:?}");
+}
+
+/// Where the record had no memory, everything around is unknown, also what is not mapped.
+#[test]
+fn what_nobody_knows_is_not_accused() {
+    let ledger = ledger();
+    let base = sample(ledger);
+    let kernel = ledger.inner();
+    let gone = kernel.map(0, 4 * PAGE, Prot::None).expect("address space");
+    ledger.note(gone, gone + 2 * PAGE, PageState::Unknown);
+    // SAFETY: the test's own reservation.
+    unsafe { kernel.unmap(gone + PAGE, 3 * PAGE) }.expect("unmapped");
+    let (audit, found) = findings(ledger, &[base], 0);
+    assert_eq!(audit.pages[PageState::Unknown as usize], 2);
+    assert_eq!(found, [], "nor can the sum be told");
 }
 
 /// Does something to the sample behind the account's back, and says what must be found.
@@ -227,6 +243,18 @@ print(audit())
         "{}",
         outcome.err()
     );
+}
+
+/// Children of a process whose other threads were in the middle of something.
+#[test]
+fn children_of_busy_processes_are_not_accused() {
+    let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fork/audits.c");
+    let outcome = support::Run::new(support::compile_c(&source, &["-pthread", "-ldl"]))
+        .preload()
+        .timeout(Duration::from_secs(120))
+        .output()
+        .expect_success("audits.c");
+    assert_eq!(outcome.out().trim(), "0", "{}", outcome.err());
 }
 
 /// A server with eight threads of its own, then the audit at exit.

@@ -102,6 +102,8 @@ pub struct Maps {
     bytes: AtomicUsize,
     count_peak: AtomicUsize,
     bytes_peak: AtomicUsize,
+    /// Bytes that nobody uses and that the kernel would not unmap.
+    stranded: AtomicUsize,
     returned: AtomicU64,
     served: AtomicU64,
     freed: AtomicU64,
@@ -120,6 +122,7 @@ impl Maps {
             bytes: AtomicUsize::new(0),
             count_peak: AtomicUsize::new(0),
             bytes_peak: AtomicUsize::new(0),
+            stranded: AtomicUsize::new(0),
             returned: AtomicU64::new(0),
             served: AtomicU64::new(0),
             freed: AtomicU64::new(0),
@@ -175,17 +178,17 @@ impl Maps {
             self.map_aligned(os, request, align)?
         };
         let payload = align_up(base + HEADER, align.max(crate::size::ALIGN));
+        // In use before it is written to: an audit takes no lock of ours.
+        let (from, to) = os.zero_run(base, base + len);
+        os.note(base, base + len, PageState::Live);
         // SAFETY: the 16 bytes before the payload lie in the mapping that was made for it.
         let chunk = unsafe { keys.chunk(payload - HEADER) };
         chunk.begin(Low::of(0).with_prev_in_use(true).with_mapped(), State::Used);
         if !self.table.insert(os, payload, len) {
-            // SAFETY: made or taken just now; nobody knows of it.
-            let _ = unsafe { os.unmap(base, len) };
+            self.unmap(os, Spare { base, len });
             return None;
         }
         self.count_in(len);
-        let (from, to) = os.zero_run(base, base + len);
-        os.note(base, base + len, PageState::Live);
         Some(Mapped {
             payload,
             zero: (from.max(payload), to),
@@ -205,14 +208,11 @@ impl Maps {
         let payload = align_up(base + HEADER, align);
         let from = align_down(payload - HEADER, page);
         let to = align_up(payload + request, page);
-        // SAFETY: both ends of a mapping that was made just now; a refusal (no more mappings
-        // allowed) leaves them in place, accounted to nobody.
-        unsafe {
-            if from != base {
-                let _ = os.unmap(base, from - base);
-            }
-            if to != base + wide {
-                let _ = os.unmap(to, base + wide - to);
+        for (start, end) in [(base, from), (to, base + wide)] {
+            // SAFETY: an end of a mapping that was made just now.
+            if start < end && unsafe { os.unmap(start, end - start) }.is_err() {
+                // No more mappings allowed: it stays, never touched.
+                self.stranded.fetch_add(end - start, Ordering::Relaxed);
             }
         }
         Some((from, to - from))
@@ -261,13 +261,14 @@ impl Maps {
             if os.unmap(spare.base, spare.len).is_err() {
                 // Too many mappings to split one: keep the addresses, give the memory back.
                 let _ = os.discard(spare.base, spare.len);
+                self.stranded.fetch_add(spare.len, Ordering::Relaxed);
             }
         }
         self.returned.fetch_add(spare.len as u64, Ordering::Relaxed);
     }
 
     /// Unmaps kept mappings of `bytes` in all, oldest first: the system is about to be asked
-    /// for as much. Returns how many were given up.
+    /// for as much. Returns how many bytes were given up.
     pub fn give_up<O: Os>(&self, os: &O, bytes: usize) -> usize {
         let mut given = 0;
         while given < bytes {
@@ -470,6 +471,12 @@ impl Maps {
     /// Bytes kept in freed mappings.
     pub fn kept_bytes(&self) -> usize {
         self.spares.lock().bytes
+    }
+
+    /// Bytes of address space that nobody uses but that the kernel refused to unmap: their memory
+    /// was given back.
+    pub fn stranded_bytes(&self) -> usize {
+        self.stranded.load(Ordering::Relaxed)
     }
 
     /// Bytes given back so far, blocks served, blocks freed.

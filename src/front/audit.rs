@@ -23,8 +23,18 @@ pub fn audit(found: impl FnMut(Finding)) -> Result<Audit, OsError> {
         }
     };
     let expected = || {
-        let of_heaps: usize = heaps.iter().flatten().map(|h| h.page_bytes()).sum();
-        of_heaps + SHARED.maps.totals().bytes as usize + SHARED.maps.kept_bytes()
+        // What other threads were in the middle of when a process was forked stays so in the child.
+        if SHARED.generation() != 0 {
+            return None;
+        }
+        // An arena may have been made since.
+        let of_heaps = heaps.iter().enumerate().map(|(number, held)| match held {
+            Some(heap) => heap.page_bytes(),
+            None => SHARED.lock(number).map_or(0, |heap| heap.page_bytes()),
+        });
+        let maps = &SHARED.maps;
+        let of_maps = maps.totals().bytes as usize + maps.kept_bytes() + maps.stranded_bytes();
+        Some(of_heaps.sum::<usize>() + of_maps)
     };
     crate::os::audit(&KERNEL, pages, expected, found)
 }

@@ -1,6 +1,7 @@
 //! What is known of every page: a radix tree over the page number with one small state a page.
 //!
-//! Three levels of 12, 11 and 13 bits cover 48-bit addresses. The root stands by itself, the
+//! Three levels of 12, 11 and 13 bits cover 48-bit addresses (a root of 4 bits is more than enough
+//! for 32-bit ones). The root stands by itself, the
 //! nodes below are 8 KiB each and come from outside ([`Nodes`]). As long as all pages below an
 //! entry are in one state the entry says so itself and needs no node (the idea of Memcheck's
 //! distinguished secondary maps: Nethercote and Seward 2007).
@@ -13,7 +14,8 @@ use crate::sync::overlay::{AtomicU32, AtomicU64, Ordering};
 
 const LEAF_BITS: u32 = 13;
 const MID_BITS: u32 = 11;
-const ROOT_BITS: u32 = 12;
+/// Of narrow addresses a few are enough; all page numbers of the tree and one more are a `usize`.
+const ROOT_BITS: u32 = if usize::BITS < 64 { 4 } else { 12 };
 /// Pages that a leaf tells apart: 32 MiB.
 pub const LEAF: usize = 1 << LEAF_BITS;
 /// Leaves below a node of the middle level: 64 GiB.
@@ -413,14 +415,7 @@ fn fill(leaf: &[AtomicU64; LEAF_WORDS], first: usize, count: usize, state: PageS
 }
 
 /// The last page number that a tree tells apart, and one.
-pub const PAGES: usize = {
-    let bits = LEAF_BITS + MID_BITS + ROOT_BITS;
-    if bits < usize::BITS {
-        1 << bits
-    } else {
-        usize::MAX
-    }
-};
+pub const PAGES: usize = 1 << (LEAF_BITS + MID_BITS + ROOT_BITS);
 
 /// An entry that cannot be, or need not be, told apart: the state if it is to be that as a whole
 /// or is so already, else nobody knows.

@@ -6,7 +6,7 @@
 //! | I1 | what is ours lies in areas with the same rights |
 //! | I2 | no page that is fresh, released, reserved or a guard is resident |
 //! | I3 | pages that we wrote to are resident or swapped |
-//! | I5 | the pages of heaps and mappings add up to those of the account |
+//! | I5 | the pages of heaps and mappings add up to those of the account (not in a child of fork) |
 //! | I6 | resident memory of areas that are all ours lies between what we wrote and what may be |
 //!
 //! (I4, guards, and I7, page tables, are for others.) Nothing here allocates: files are read with
@@ -277,14 +277,14 @@ struct Auditor<'l, O, F> {
 
 /// Compares the whole account with the kernel. `written` visits addresses in pages that we wrote
 /// to, in ascending order; `expected` says how many bytes of accessible memory (not our own
-/// records) there must be. `found` is told each contradiction.
+/// records) there must be, `None` if nobody knows. `found` is told each contradiction.
 ///
 /// # Errors
 /// If the files in `/proc` cannot be read.
 pub fn audit<O: Os>(
     ledger: &Ledger<O>,
     written: impl FnOnce(&mut dyn FnMut(usize)),
-    expected: impl Fn() -> usize,
+    expected: impl Fn() -> Option<usize>,
     found: impl FnMut(Finding),
 ) -> Result<Audit, OsError> {
     let page = ledger.page_size();
@@ -346,7 +346,12 @@ impl<O: Os, F: FnMut(Finding)> Auditor<'_, O, F> {
             if let Some(count) = self.audit.pages.get_mut(state as usize) {
                 *count += self.pagemap.number(to - from);
             }
-            let mut at = from;
+            // Where the record had no memory, pages of nobody's are unknown too.
+            let mut at = if state == PageState::Unknown {
+                to
+            } else {
+                from
+            };
             while at < to {
                 while area.is_some_and(|area| area.end <= at) {
                     area = lines.area(at);
@@ -416,7 +421,7 @@ impl<O: Os, F: FnMut(Finding)> Auditor<'_, O, F> {
     }
 
     /// I5.
-    fn sums(&mut self, expected: &impl Fn() -> usize) {
+    fn sums(&mut self, expected: &impl Fn() -> Option<usize>) {
         for _ in 0..PATIENCE {
             let mut bytes = 0;
             let mut exact = true;
@@ -426,7 +431,7 @@ impl<O: Os, F: FnMut(Finding)> Auditor<'_, O, F> {
                     bytes += to - from;
                 }
             });
-            if !exact || bytes == expected() {
+            if !exact || expected().is_none_or(|expected| expected == bytes) {
                 return;
             }
             yield_now();
@@ -442,16 +447,23 @@ impl<O: Os, F: FnMut(Finding)> Auditor<'_, O, F> {
         enum Text {
             Area(Area),
             Rss(usize),
+            Swap(usize),
             Other,
         }
+        let bytes = |kib: &[u8]| {
+            let digits = kib.iter().filter(|b| b.is_ascii_digit());
+            digits.fold(0usize, |n, b| {
+                n.wrapping_mul(10).wrapping_add(usize::from(b - b'0'))
+            }) << 10
+        };
+        let mut ours = false;
         loop {
             let text = lines.next(|line| {
                 if let Some(rest) = line.strip_prefix(b"Rss:") {
-                    let digits = rest.iter().filter(|b| b.is_ascii_digit());
-                    let kib = digits.fold(0usize, |n, b| {
-                        n.wrapping_mul(10).wrapping_add(usize::from(b - b'0'))
-                    });
-                    return Text::Rss(kib << 10);
+                    return Text::Rss(bytes(rest));
+                }
+                if let Some(rest) = line.strip_prefix(b"Swap:") {
+                    return Text::Swap(bytes(rest));
                 }
                 match listing::Line::parse(line) {
                     Ok(line) => Text::Area(Area {
@@ -466,10 +478,14 @@ impl<O: Os, F: FnMut(Finding)> Auditor<'_, O, F> {
                 None => break,
                 Some(Text::Other) => {}
                 Some(Text::Area(found)) => area = Some(found),
+                // What we wrote to may have been swapped out.
+                Some(Text::Swap(swapped)) if ours => sum += swapped,
+                Some(Text::Swap(_)) => {}
                 Some(Text::Rss(rss)) => {
                     let Some(area) = area.take() else { continue };
-                    let ours = |state| state != PageState::None;
-                    if self.ledger.count(area.start, area.end, ours) == 0 {
+                    let known = |state| state != PageState::None;
+                    ours = self.ledger.count(area.start, area.end, known) != 0;
+                    if !ours {
                         continue;
                     }
                     sum += rss;

@@ -10,7 +10,7 @@
 use super::nodes::{At, Pool};
 use super::{Os, OsError, Prot};
 use crate::mmu::states::{PAGES, PageState, PageStates};
-use crate::size::{align_down, align_up};
+use crate::size::align_up;
 
 /// How many runs of different states a refused call can restore exactly; of more, the rest
 /// becomes `Unknown`.
@@ -174,11 +174,8 @@ unsafe impl<O: Os> Os for Ledger<O> {
         }
         // SAFETY: the caller's promise is passed on.
         unsafe { self.inner.set_break(to) }?;
+        // The rest of somebody else's last page stays his until the caller notes that he uses it.
         self.set(align_up(old, page), align_up(to, page), PageState::Fresh);
-        if !old.is_multiple_of(page) && self.state(old) == PageState::None {
-            // The rest of somebody else's last page.
-            self.set(align_down(old, page), align_up(old, page), PageState::Live);
-        }
         Ok(())
     }
 

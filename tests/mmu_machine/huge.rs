@@ -167,6 +167,8 @@ fn huge_pages_are_refused_where_they_cannot_be() {
     assert_eq!(m.populate_huge(id, AT + 2 * MIB2, 1), Err(Errno::EINVAL));
     assert_eq!(m.populate_huge(id, AT + MIB2, 1), Ok(()));
     assert_eq!(m.populate_huge(id, AT, 2), Err(Errno::EINVAL));
+    let last = u64::MAX << 21;
+    assert_eq!(m.populate_huge(id, last, 1), Err(Errno::EINVAL), "wraps");
     map(&mut m, AT + 2 * MIB2, 512, RW);
     assert_eq!(m.populate_huge(id, AT + 2 * MIB2, 1), Err(Errno::ENOMEM));
     let at = VirtAddr::new(AT + 5 * PAGE);

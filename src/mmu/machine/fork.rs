@@ -108,7 +108,7 @@ impl<G: Geometry> Machine<'_, G> {
         if !G::is_huge_level(level) || va & (G::span(level) - 1) != 0 {
             return Err(Errno::EINVAL);
         }
-        let end = va + G::span(level);
+        let end = va.checked_add(G::span(level)).ok_or(Errno::EINVAL)?;
         let area = self.space(id).and_then(|s| s.find(&self.pool, va));
         let area = area.filter(|area| {
             area.end >= end
