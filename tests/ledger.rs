@@ -173,6 +173,45 @@ fn a_refused_call_leaves_the_account_as_it_was() {
     assert_eq!(after[8..], [(40 - kept, PageState::Unknown)]);
 }
 
+/// Four threads, each with every fourth piece of the address space: sometimes a whole leaf of the
+/// tree, which gives the node back, sometimes single pages beside those of other threads.
+#[test]
+#[cfg_attr(miri, ignore = "the real kernel, and many pages")]
+fn threads_that_share_nodes_do_not_disturb_each_other() {
+    use fencepost::os::Kernel;
+    const THREADS: usize = 4;
+    const LEAF: usize = 32 << 20;
+    let os: Ledger<Kernel> = Ledger::new(Kernel::new());
+    let base = 0x1000_0000_0000;
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let os = &os;
+            scope.spawn(move || {
+                for turn in 0..3000 {
+                    let whole = base + (turn % 3 * THREADS + thread) * LEAF;
+                    let state = PageState::ALL[1 + turn % 9];
+                    os.note(whole, whole + LEAF, state);
+                    // Between pages of the other threads, in the words of one leaf.
+                    let shared = base + 12 * LEAF + (turn % 50 * THREADS + thread) * PAGE;
+                    os.note(shared, shared + PAGE, state);
+                    let middle = whole + 77 * PAGE;
+                    os.note(middle, middle + 5 * PAGE, PageState::Meta);
+                    assert_eq!(os.state(shared), state);
+                    assert_eq!(os.run(whole, whole + LEAF), (state, middle));
+                    assert_eq!(
+                        os.run(middle, whole + LEAF),
+                        (PageState::Meta, middle + 5 * PAGE)
+                    );
+                    let (after, end) = os.run(middle + 5 * PAGE, whole + LEAF);
+                    assert_eq!((after, end), (state, whole + LEAF));
+                }
+            });
+        }
+    });
+    // Leaves were used again: without that each turn would have taken one.
+    assert!(os.own_bytes() < 4 << 20, "{}", os.own_bytes());
+}
+
 fn serve(bed: &mut Bed, request: usize) -> (Piece, (usize, usize)) {
     let size = Native::chunk_size(request).expect("not absurd");
     let mut batch = Batch::wanting(1);

@@ -112,19 +112,17 @@ fn agrees(mut seed: u64, refuse: u64, steps: usize) -> (usize, usize) {
 
 #[test]
 fn every_page_has_the_state_that_was_set_last() {
-    let steps = if cfg!(miri) { 10 } else { 400 };
     for seed in 1..6 {
-        let (known, unknown) = agrees(seed * 0x9e37_79b9, 0, steps);
+        let (known, unknown) = agrees(seed * 0x9e37_79b9, 0, 400);
         assert!(known > 0 && unknown == 0);
     }
 }
 
 #[test]
 fn without_nodes_a_page_is_unknown_and_never_wrong() {
-    let steps = if cfg!(miri) { 10 } else { 200 };
     let mut unknowns = 0;
     for refuse in [1, 2, 0b1101, 0xffff_0000, u64::MAX] {
-        unknowns += agrees(refuse ^ 77, refuse, steps).1;
+        unknowns += agrees(refuse ^ 77, refuse, 200).1;
     }
     assert!(unknowns > 0);
 }

@@ -70,14 +70,14 @@ impl<O: Os + 'static> Heap<O> {
     }
 
     /// Bytes of the free block `start..end` that are dirty: what lies outside its whole pages,
-    /// and those of these that hold old contents.
+    /// and those of these that hold old contents or were made resident.
     pub(super) fn dirt_in(&self, start: usize, end: usize) -> usize {
         let (first, last) = self.interior(start, end);
         if first >= last {
             return end - start;
         }
-        let zero = self.os.count(first, last, PageState::is_zero);
-        end - start - zero
+        let clean = |state: PageState| state.is_zero() && !state.is_discardable();
+        end - start - self.os.count(first, last, clean)
     }
 
     /// Bytes of the pages that the segments lie in.
