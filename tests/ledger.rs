@@ -189,7 +189,7 @@ fn threads_that_share_nodes_do_not_disturb_each_other() {
             scope.spawn(move || {
                 for turn in 0..3000 {
                     let whole = base + (turn % 3 * THREADS + thread) * LEAF;
-                    let state = PageState::ALL[1 + turn % 9];
+                    let state = PageState::ALL[1 + turn % 8];
                     os.note(whole, whole + LEAF, state);
                     // Between pages of the other threads, in the words of one leaf.
                     let shared = base + 12 * LEAF + (turn % 50 * THREADS + thread) * PAGE;
