@@ -318,6 +318,27 @@ fn what_cannot_be_unmapped_stays_in_the_sums() {
     assert_eq!(accounted(), counted());
 }
 
+/// A process that locks its memory cannot give any back: one refusal is enough.
+#[test]
+fn a_refused_discard_ends_the_purge() {
+    let mut bed = Bed::new();
+    let chunks: Vec<Piece> = (0..5)
+        .map(|_| {
+            let chunk = bed.get(50_000);
+            bed.get(100);
+            chunk
+        })
+        .collect();
+    chunks.into_iter().for_each(|chunk| bed.heap.free(chunk));
+    let os = bed.ground.os().inner();
+    os.refuse(0, u64::MAX);
+    assert!(!bed.heap.trim(1 << 30));
+    assert_eq!(os.made(), 1);
+    os.refuse(u64::MAX, u64::MAX);
+    assert!(bed.heap.trim(1 << 30));
+    assert!(os.made() >= 5);
+}
+
 /// Runs a crime in a process of its own; it must die by abort with a line that says why.
 fn ends_the_process(crime: &str) {
     let me = std::env::current_exe().expect("a path");

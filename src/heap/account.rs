@@ -108,8 +108,8 @@ impl<O: Os + 'static> Heap<O> {
     }
 
     /// Gives back the dirty pages among `from..to`, whole pages of free memory. Returns how many
-    /// bytes that were.
-    pub(super) fn discard_dirty(&mut self, from: usize, to: usize) -> usize {
+    /// bytes that were, and whether the system refused (a process that locks its memory).
+    pub(super) fn discard_dirty(&mut self, from: usize, to: usize) -> (usize, bool) {
         let (mut at, mut done) = (from, 0);
         while at < to {
             let (state, end) = self.os.run(at, to);
@@ -118,13 +118,13 @@ impl<O: Os + 'static> Heap<O> {
                 // needs its contents.
                 #[allow(unsafe_code)]
                 if unsafe { self.os.discard(at, end - at) }.is_err() {
-                    break;
+                    return (done, true);
                 }
                 done += end - at;
             }
             at = end;
         }
-        done
+        (done, false)
     }
 
     /// The address in `from..to` up to which `bytes` of the pages are dirty.

@@ -400,7 +400,7 @@ impl<O: Os + 'static> Heap<O> {
             }
             _ => {
                 let (first, last) = self.interior(self.top, end);
-                let given = self.discard_dirty(from.max(first), last);
+                let (given, _) = self.discard_dirty(from.max(first), last);
                 self.counters.returned_bytes += given as u64;
                 return given != 0;
             }

@@ -138,7 +138,8 @@ impl<O: Os + 'static> Heap<O> {
     }
 
     /// Discards whole pages of dirty free chunks, largest chunks first, until at most `keep`
-    /// dirty bytes are left; only chunks that are older than the current tick if `aged`.
+    /// dirty bytes are left; only chunks that are older than the current tick if `aged`. A refusal
+    /// ends it: the next chunk would be refused too.
     fn purge(&mut self, keep: usize, aged: bool) {
         let page = self.os.page_size();
         let first = bin_index(page).max(FIRST_LARGE);
@@ -149,28 +150,30 @@ impl<O: Os + 'static> Heap<O> {
                     return;
                 }
                 next = crate::chunk::next(Through::Bin, chunk);
-                if chunk.size() >= page {
-                    self.purge_chunk(chunk, aged);
+                if chunk.size() >= page && !self.purge_chunk(chunk, aged) {
+                    return;
                 }
             }
         }
     }
 
-    fn purge_chunk(&mut self, chunk: Chunk<'static, O::Region>, aged: bool) {
+    /// `false` if the system refuses to take pages back.
+    fn purge_chunk(&mut self, chunk: Chunk<'static, O::Region>, aged: bool) -> bool {
         let size = chunk.size();
         let (stamp, dirt) = chunk.dirt();
         if aged && stamp == self.epoch {
-            return;
+            return true;
         }
         let (from, to) = self.interior(chunk.addr(), chunk.addr() + size);
         if from >= to || dirt <= size - (to - from) {
-            return;
+            return true;
         }
-        let given = self.discard_dirty(from, to);
+        let (given, refused) = self.discard_dirty(from, to);
         let left = self.dirt_in(chunk.addr(), chunk.addr() + size).min(dirt);
         chunk.set_dirt(stamp, left);
         self.counters.dirty_bytes -= dirt - left;
         self.counters.returned_bytes += given as u64;
+        !refused
     }
 
     /// Gives back the pages of top beyond the first `pad` bytes.
