@@ -14,7 +14,7 @@ use model::{Script, Source, World};
 use {fencepost::heap::RUNGS, fencepost::os::Kernel, fencepost::os::SIM_CALLS as CALLS};
 
 const SCRIPTS: u64 = if cfg!(miri) { 1 } else { 400 };
-const LENGTH: usize = if cfg!(miri) { 30 } else { 200 };
+const LENGTH: usize = if cfg!(miri) { 20 } else { 200 };
 
 /// The seeds to try.
 fn seeds(usual: u64) -> impl Iterator<Item = u64> {
