@@ -33,20 +33,21 @@ impl Nodes for Shelf {
         );
         self.leaves.borrow().get(node as usize).copied()
     }
-    fn add_mid(&self) -> Option<u32> {
+    fn add_mid(&self) -> Option<(u32, bool)> {
         self.admit()?;
         let mid: Box<[AtomicU32; MID]> = Box::new([const { AtomicU32::new(99) }; MID]);
         self.mids.borrow_mut().push(Box::leak(mid));
-        Some(self.mids.borrow().len() as u32 - 1)
+        Some((self.mids.borrow().len() as u32 - 1, false))
     }
-    fn add_leaf(&self) -> Option<u32> {
+    fn add_leaf(&self) -> Option<(u32, bool)> {
         self.admit()?;
         if let Some(again) = self.recycled.borrow_mut().pop() {
-            return Some(again);
+            return Some((again, false));
         }
-        let leaf = Box::new([const { AtomicU64::new(0x0302) }; LEAF_WORDS]);
+        // A new leaf is zero, one that is used again is not.
+        let leaf = Box::new([const { AtomicU64::new(0) }; LEAF_WORDS]);
         self.leaves.borrow_mut().push(Box::leak(leaf));
-        Some(self.leaves.borrow().len() as u32 - 1)
+        Some((self.leaves.borrow().len() as u32 - 1, true))
     }
     fn recycle(&self, leaf: u32) {
         assert!(!self.recycled.borrow().contains(&leaf), "recycled twice");

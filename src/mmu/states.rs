@@ -152,10 +152,10 @@ pub trait Nodes {
     fn mid(&self, node: u32) -> Option<&[AtomicU32; MID]>;
     /// A leaf.
     fn leaf(&self, node: u32) -> Option<&[AtomicU64; LEAF_WORDS]>;
-    /// A new node of the middle level, whatever it holds. `None` without memory.
-    fn add_mid(&self) -> Option<u32>;
-    /// A new leaf, whatever it holds. `None` without memory.
-    fn add_leaf(&self) -> Option<u32>;
+    /// A new node of the middle level, and whether it is all zero. `None` without memory.
+    fn add_mid(&self) -> Option<(u32, bool)>;
+    /// A new leaf, and whether it is all zero. `None` without memory.
+    fn add_leaf(&self) -> Option<(u32, bool)>;
     /// A leaf is not needed any more.
     fn recycle(&self, leaf: u32);
 }
@@ -432,9 +432,12 @@ fn put(entry: &AtomicU32, all: PageState, state: PageState, whole: bool) {
 /// too. `None` if there is no node to be had.
 #[cold]
 fn split_root(entry: &AtomicU32, all: PageState, nodes: &impl Nodes) -> Option<u32> {
-    let node = nodes.add_mid()?;
-    for word in nodes.mid(node)? {
-        word.store(Entry::All(all).encode(), Ordering::Relaxed);
+    let (node, zero) = nodes.add_mid()?;
+    // What says "none" already is not touched: most of a node stays without memory.
+    if !(zero && all == PageState::None) {
+        for word in nodes.mid(node)? {
+            word.store(Entry::All(all).encode(), Ordering::Relaxed);
+        }
     }
     publish(entry, all, node)
 }
@@ -442,9 +445,11 @@ fn split_root(entry: &AtomicU32, all: PageState, nodes: &impl Nodes) -> Option<u
 /// As [`split_root`] with a leaf.
 #[cold]
 fn split_mid(entry: &AtomicU32, all: PageState, nodes: &impl Nodes) -> Option<u32> {
-    let node = nodes.add_leaf()?;
-    for word in nodes.leaf(node)? {
-        word.store(word_of(all), Ordering::Relaxed);
+    let (node, zero) = nodes.add_leaf()?;
+    if !(zero && all == PageState::None) {
+        for word in nodes.leaf(node)? {
+            word.store(word_of(all), Ordering::Relaxed);
+        }
     }
     let published = publish(entry, all, node);
     if published != Some(node) {

@@ -119,22 +119,22 @@ impl<O: Os> Nodes for At<'_, O> {
         Some(unsafe { &*node.cast() })
     }
 
-    fn add_mid(&self) -> Option<u32> {
-        self.pool.add(self.os)
+    fn add_mid(&self) -> Option<(u32, bool)> {
+        self.pool.add(self.os).map(|node| (node, true))
     }
 
-    fn add_leaf(&self) -> Option<u32> {
+    fn add_leaf(&self) -> Option<(u32, bool)> {
         let list = &self.pool.recycled;
         let mut head = list.load(Ordering::Acquire);
         while let Some(node) = (head as u32).checked_sub(1) {
             let next = self.leaf(node)?[0].load(Ordering::Relaxed);
             let new = turn(head) | next & 0xffff_ffff;
             match list.compare_exchange_weak(head, new, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return Some(node),
+                Ok(_) => return Some((node, false)),
                 Err(now) => head = now,
             }
         }
-        self.pool.add(self.os)
+        self.pool.add(self.os).map(|node| (node, true))
     }
 
     fn recycle(&self, node: u32) {
