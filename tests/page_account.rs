@@ -208,7 +208,7 @@ print(audit())
 for thread in threads: thread.join()
 print(audit())
 libc.malloc.restype = ctypes.c_void_p
-freed, kept = libc.malloc(100_000), libc.malloc(100_000)
+freed, *rest, kept = sorted(libc.malloc(100_000) for _ in range(8))
 libc.free(ctypes.c_void_p(freed))
 libc.malloc_trim(0)
 ctypes.memset(freed + 50_000, 1, 1)
