@@ -170,11 +170,7 @@ impl Lines {
         loop {
             let found = self.next(|line| {
                 let line = listing::Line::parse(line).ok()?;
-                Some(Area {
-                    start: line.start as usize,
-                    end: line.end as usize,
-                    rights: line.rights,
-                })
+                Some(Area::of(&line))
             })?;
             if let Some(area) = found.filter(|area| area.end > addr) {
                 return Some(area);
@@ -188,6 +184,16 @@ struct Area {
     start: usize,
     end: usize,
     rights: Rights,
+}
+
+impl Area {
+    fn of(line: &listing::Line<'_>) -> Area {
+        Area {
+            start: line.start as usize,
+            end: line.end as usize,
+            rights: line.rights,
+        }
+    }
 }
 
 /// The kernel's view of single pages.
@@ -442,69 +448,51 @@ impl<O: Os, F: FnMut(Finding)> Auditor<'_, O, F> {
     /// I6, for areas that are ours from end to end, and in all.
     fn resident_sizes(&mut self, lower: usize) -> Result<(), OsError> {
         let mut lines = Lines::open(c"/proc/self/smaps")?;
-        let mut area: Option<Area> = None;
+        let mut current: Option<(Area, listing::Sizes)> = None;
         let mut sum = 0;
-        enum Text {
-            Area(Area),
-            Rss(usize),
-            Swap(usize),
-            Other,
-        }
-        let bytes = |kib: &[u8]| {
-            let digits = kib.iter().filter(|b| b.is_ascii_digit());
-            digits.fold(0usize, |n, b| {
-                n.wrapping_mul(10).wrapping_add(usize::from(b - b'0'))
-            }) << 10
-        };
-        let mut ours = false;
         loop {
-            let text = lines.next(|line| {
-                if let Some(rest) = line.strip_prefix(b"Rss:") {
-                    return Text::Rss(bytes(rest));
-                }
-                if let Some(rest) = line.strip_prefix(b"Swap:") {
-                    return Text::Swap(bytes(rest));
-                }
-                match listing::Line::parse(line) {
-                    Ok(line) => Text::Area(Area {
-                        start: line.start as usize,
-                        end: line.end as usize,
-                        rights: line.rights,
-                    }),
-                    Err(_) => Text::Other,
+            let read = lines.next(|line| match listing::Line::parse(line) {
+                Ok(line) => Some(Area::of(&line)),
+                Err(_) => {
+                    if let Some((_, sizes)) = &mut current {
+                        let _ = sizes.read(line);
+                    }
+                    None
                 }
             });
-            match text {
-                None => break,
-                Some(Text::Other) => {}
-                Some(Text::Area(found)) => area = Some(found),
-                // What we wrote to may have been swapped out.
-                Some(Text::Swap(swapped)) if ours => sum += swapped,
-                Some(Text::Swap(_)) => {}
-                Some(Text::Rss(rss)) => {
-                    let Some(area) = area.take() else { continue };
-                    let known = |state| state != PageState::None;
-                    ours = self.ledger.count(area.start, area.end, known) != 0;
-                    if !ours {
-                        continue;
-                    }
-                    sum += rss;
-                    let foreign = self
-                        .ledger
-                        .count(area.start, area.end, |state| state == PageState::None);
-                    let most = self
-                        .ledger
-                        .count(area.start, area.end, |state| !must_be_absent(state));
-                    if foreign == 0 && rss > most && !self.audit.huge_pages {
-                        self.report(area.start, Contradiction::Rss);
-                    }
-                }
+            let ended = match read {
+                Some(None) => continue,
+                Some(Some(next)) => current.replace((next, listing::Sizes::default())),
+                None => current.take(),
+            };
+            if let Some((area, sizes)) = ended {
+                sum += self.resident_size(area, &sizes);
+            }
+            if read.is_none() {
+                break;
             }
         }
         if sum < lower {
             self.report(0, Contradiction::Rss);
         }
         Ok(())
+    }
+
+    /// Judges one area. Returns how much of what we may have written to is in it: what was swapped
+    /// out counts too.
+    fn resident_size(&mut self, area: Area, sizes: &listing::Sizes) -> usize {
+        let known = |state| state != PageState::None;
+        let known = self.ledger.count(area.start, area.end, known);
+        if known == 0 {
+            return 0;
+        }
+        let rss = (sizes.rss as usize) << 10;
+        let present = |state| !must_be_absent(state);
+        let most = self.ledger.count(area.start, area.end, present);
+        if known == area.end - area.start && rss > most && !self.audit.huge_pages {
+            self.report(area.start, Contradiction::Rss);
+        }
+        rss + ((sizes.swap as usize) << 10)
     }
 }
 
