@@ -570,8 +570,9 @@ fn stats_count_what_happens() {
     assert_eq!(during.mapped.chunks, before.mapped.chunks + 1);
     assert!(during.mapped.bytes >= before.mapped.bytes + (40 << 20));
     let live = during.live_bytes - before.live_bytes;
-    let least = 1000 * 112 + (40 << 20);
-    assert!((least..least + SLACK + 8192).contains(&live), "{live}");
+    let ours = 1000 * 112 + (40 << 20);
+    // The harness frees what it kept of the last test at any moment.
+    assert!((ours - SLACK..ours + SLACK).contains(&live), "{live}");
     assert!(during.peak_bytes >= during.live_bytes - during.mapped.bytes);
     assert!(during.system_bytes >= during.live_bytes);
     drop((small, large));
