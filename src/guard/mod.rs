@@ -1,0 +1,4 @@
+//! Layer 7: the debug pool. Every object on pages of its own between guards, every error explained.
+mod record;
+
+pub use record::{Event, Record, Side, SlotState, StackId};
