@@ -1,4 +1,11 @@
 //! Layer 7: the debug pool. Every object on pages of its own between guards, every error explained.
+mod canary;
+pub mod geometry;
+mod pool;
 mod record;
+mod stacks;
 
+pub use canary::Damage;
+pub use pool::{Belief, CLASSES, GuardTotals, Pool, Refusal, SlotIndex, Slots};
 pub use record::{Event, Record, Side, SlotState, StackId};
+pub use stacks::{FRAMES, Stacks};
