@@ -80,6 +80,8 @@ const LAW: Law = Law {
         "cli/main.rs",
         // The environment block.
         "config.rs",
+        // A text that is written once.
+        "config/text.rs",
         // Pointers from users.
         "front/counters.rs",
         "front/diagnosis.rs",
@@ -136,7 +138,7 @@ const LAW: Law = Law {
         // Standard error, kept for the statistics at exit.
         ("preload/lifecycle.rs", "STDERR"),
     ],
-    plain_types: &["Tunable"],
+    plain_types: &["TextTunable", "Tunable"],
     max_lines: 600,
 };
 
