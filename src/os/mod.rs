@@ -26,6 +26,7 @@ mod nodes;
 mod pages;
 mod process;
 mod sim;
+pub mod stack;
 
 pub use crate::mmu::states::PageState;
 pub use audit::{Audit, Contradiction, Finding, audit};
