@@ -136,7 +136,7 @@ fn any_garbage_is_survived() {
         for word in 0..65536 / WORD {
             let value = match next() % 4 {
                 0 => base.wrapping_add(next() % (3 * 65536)).wrapping_sub(65536) & !7,
-                1 => base + (word * WORD + next() % 512 & !7),
+                1 => base + ((word * WORD + next() % 512) & !7),
                 2 => next(),
                 _ => base + 65536 - next() % 32,
             };
@@ -192,7 +192,7 @@ fn a_threads_stack_is_known_however_deep_it_becomes() {
     fn deep(levels: usize) -> usize {
         let filler = std::hint::black_box([levels; 1000]);
         // Not at every depth: many pages at a time are met too.
-        if levels % 7 == 0 {
+        if levels.is_multiple_of(7) {
             knows_this_stack();
         }
         let below = if levels == 0 { 0 } else { deep(levels - 1) };
