@@ -129,6 +129,8 @@ pub mod arena;
 
 pub mod cache;
 
+pub mod guard;
+
 #[cfg(not(loom))]
 pub mod front;
 pub mod stats;

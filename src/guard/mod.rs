@@ -1,4 +1,6 @@
 //! Layer 7: the debug pool. Every object on pages of its own between guards, every error explained.
 mod record;
+pub mod scene;
+pub mod verdict;
 
 pub use record::{Event, Record, Side, SlotState, StackId};
