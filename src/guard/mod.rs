@@ -3,9 +3,11 @@ mod canary;
 pub mod geometry;
 mod pool;
 mod record;
+pub mod scene;
 mod stacks;
+pub mod verdict;
 
 pub use canary::Damage;
-pub use pool::{Belief, CLASSES, GuardTotals, Pool, Refusal, SlotIndex, Slots};
+pub use pool::{CLASSES, GuardTotals, Pool, Refusal, SlotIndex};
 pub use record::{Event, Record, Side, SlotState, StackId};
 pub use stacks::{FRAMES, Stacks};

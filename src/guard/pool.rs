@@ -14,7 +14,9 @@
 use super::canary::{self, Damage};
 use super::geometry::{self, Placement};
 use super::record::{Cell, Event, RECORD_BYTES, Record, Side, SlotState, StackId};
+use super::scene::Slots;
 use super::stacks::{FRAMES, Stacks};
+use super::verdict::Given;
 use crate::os::{Os, PageState, Prot, Region};
 use crate::size::{align_down, align_up};
 use crate::sync::Lock;
@@ -43,17 +45,6 @@ pub struct SlotIndex {
     pub index: usize,
 }
 
-/// The records around an address of the pool; only of slots that were ever used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Slots {
-    /// The slot in whose body the address lies.
-    pub inside: Option<Record>,
-    /// The slot before that, or before the guard that holds the address.
-    pub below: Option<Record>,
-    /// The slot after that.
-    pub above: Option<Record>,
-}
-
 /// Why an object was not taken back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
@@ -65,15 +56,6 @@ pub enum Refusal {
     Align,
     /// Bytes beside the object were overwritten.
     Overwritten(Damage),
-}
-
-/// What the caller of a sized free believes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Belief {
-    /// The size asked for.
-    pub size: Option<usize>,
-    /// The alignment asked for.
-    pub align: Option<usize>,
 }
 
 /// Counters of the pool.
@@ -378,7 +360,7 @@ impl<O: Os + Copy + 'static> Pool<O> {
     ///
     /// # Safety
     /// If `addr` is an object in use, nobody uses it any more.
-    pub unsafe fn release(&self, addr: usize, belief: Belief, event: Event) -> Result<(), Refusal> {
+    pub unsafe fn release(&self, addr: usize, given: Given, event: Event) -> Result<(), Refusal> {
         let (slot, cell) = self.locate(addr).ok_or(Refusal::NotLive)?;
         let record = self.claim(cell, addr).ok_or(Refusal::NotLive)?;
         let place = self.placement(&record);
@@ -386,10 +368,10 @@ impl<O: Os + Copy + 'static> Pool<O> {
             let _ = cell.change(SlotState::Busy, SlotState::Live);
             Err(why)
         };
-        if belief.size.is_some_and(|size| size != record.size) {
+        if given.size.is_some_and(|size| size != record.size) {
             return refuse(Refusal::Size);
         }
-        if belief.align.is_some_and(|align| align > record.align) {
+        if given.align.is_some_and(|align| align > record.align) {
             return refuse(Refusal::Align);
         }
         // SAFETY: the slot is ours now, and its pages are open.

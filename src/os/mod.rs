@@ -25,10 +25,12 @@ mod extents;
 mod flaky;
 mod kernel;
 mod ledger;
+mod modules;
 mod nodes;
 mod pages;
 mod process;
 mod sim;
+pub mod stack;
 
 pub use crate::mmu::states::PageState;
 pub use audit::{Audit, Contradiction, Finding, audit};
@@ -38,6 +40,7 @@ pub use extents::{Extents, GRANULE, OWNERS};
 pub use flaky::Flaky;
 pub use kernel::{CALLS, Kernel};
 pub use ledger::Ledger;
+pub use modules::Ground;
 pub use pages::PageVec;
 pub use process::{
     ForkPage, available_cpus, environment, is_secure, no_huge_pages, page_size, random_words,
