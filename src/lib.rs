@@ -131,10 +131,9 @@ pub mod cache;
 #[cfg(not(loom))]
 pub mod guard;
 
-pub mod guard;
-
 #[cfg(not(loom))]
 pub mod front;
+#[cfg(not(loom))]
 pub mod stats;
 
 #[cfg(not(loom))]
