@@ -1,4 +1,5 @@
 //! Layer 7: the debug pool. Every object on pages of its own between guards, every error explained.
+mod diagnosis;
 mod record;
 pub mod scene;
 pub mod verdict;
