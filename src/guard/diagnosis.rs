@@ -96,9 +96,13 @@ const fn age(block: &Record, now: u64) -> u64 {
 pub fn of_fault<'m>(fault: &Fault, scene: &Scene<'m>) -> Verdict<'m> {
     let fetch = (fault.addr == Some(fault.pc)).then_some(Access::Exec);
     let access = fault.access.or(fetch);
+    // Codes from 0 down say that a process sent the signal; then there is no address.
+    let raised = fault.code > 0;
     let other = Verdict::NotOurs {
-        addr: fault.addr,
-        pc: fault.pc,
+        addr: fault
+            .addr
+            .filter(|_| raised && fault.code != Signature::KERNEL),
+        pc: Some(fault.pc).filter(|_| raised),
         signal: fault.signal,
         code: fault.code,
     };
@@ -116,7 +120,6 @@ pub fn of_fault<'m>(fault: &Fault, scene: &Scene<'m>) -> Verdict<'m> {
             },
         };
     }
-    // Sent by a process, or another error than an access to memory.
     let is_access = fault.code == Signature::MAPERR || fault.code == Signature::ACCERR;
     let Some(addr) = fault.addr else {
         return other;

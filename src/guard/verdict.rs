@@ -195,8 +195,8 @@ pub enum Verdict<'m> {
     NotOurs {
         /// The address that the kernel reports; `None` if it has none.
         addr: Option<usize>,
-        /// The instruction.
-        pc: usize,
+        /// The instruction that cannot be done; `None` if the signal was sent by a process.
+        pc: Option<usize>,
         /// The signal's number.
         signal: i32,
         /// Its `si_code`.

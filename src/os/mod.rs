@@ -34,7 +34,7 @@ pub use extents::{Extents, GRANULE, OWNERS};
 pub use flaky::Flaky;
 pub use kernel::{CALLS, Kernel};
 pub use ledger::Ledger;
-pub use modules::Ground;
+pub use modules::{Ground, Location};
 pub use pages::PageVec;
 pub use process::{
     ForkPage, available_cpus, environment, is_secure, no_huge_pages, page_size, random_words,
