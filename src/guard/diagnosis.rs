@@ -274,7 +274,9 @@ fn of_rights<'m>(
     // library puts below a thread's stack.
     if fault.code == Signature::MAPERR {
         let stack = matches!(scene.ground, Ground::Stack { .. });
-        if stack && addr <= fault.sp.saturating_add(FRAME) {
+        let above = addr.saturating_sub(fault.sp);
+        let below = fault.sp.saturating_sub(addr);
+        if stack && above <= FAR && below <= FRAME {
             return Some(Verdict::StackOverflow { addr, block: None });
         }
         return wild(Refusal::NoAccess);

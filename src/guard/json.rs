@@ -209,6 +209,7 @@ pub fn report<'b>(
     };
     let mut message = Line::over(room);
     sentence(verdict, &mut message);
+    let cut = message.is_cut();
     let message = message.as_bytes();
     let message = message.strip_prefix(PREFIX.as_bytes()).unwrap_or(message);
     line(buffer, |json| {
