@@ -173,7 +173,7 @@ fn of_slots(
         .flatten()
     {
         let depth = block.end().wrapping_sub(sp);
-        let in_use = block.state == SlotState::Live && depth <= block.size.saturating_add(FRAME);
+        let in_use = block.is_live() && depth <= block.size.saturating_add(FRAME);
         if in_use && addr < block.payload && addr.saturating_add(FRAME) >= sp {
             return Some(Verdict::StackOverflow {
                 addr,
@@ -182,15 +182,19 @@ fn of_slots(
         }
     }
     let (block, place) = nearest(addr, &scene.slots)?;
-    // The pages of an object in use are open, those of an empty object are not.
-    let open = scene
-        .slots
-        .inside
-        .is_some_and(|slot| slot.state == SlotState::Live && slot.size != 0)
-        && scene.page != PageState::Guard;
+    // A page that is open is no matter of guards, whatever else is wrong with the access.
+    let open = match scene.page {
+        PageState::Guard | PageState::Reserved => false,
+        // What became of it is not known.
+        PageState::None | PageState::Unknown => {
+            block.is_live() && matches!(place, Place::Within(_))
+        }
+        _ => true,
+    };
     if open {
         return None;
     }
+    // A closed page of an object in use: it is being freed at this moment.
     let closing = matches!(place, Place::Within(_));
     if is_freed(&block) || closing {
         return Some(Verdict::UseAfterFree {
