@@ -19,6 +19,7 @@
 //!
 //! Farther than [`FAR`] or than the object is long, nothing is blamed on an object.
 
+use super::canary::Damage;
 use super::record::{Record, SlotState};
 use super::scene::{Fault, Ground, REGISTERS, Scene, Slots};
 use super::verdict::{Given, Occasion, Place, Refusal, Verdict, Why};
@@ -330,19 +331,13 @@ pub fn of_call<'m>(
     }
 }
 
-/// Explains damage to the bytes around an object: all from address `first` to address `last`, on
-/// one side of it.
+/// Explains damage to the bytes around an object.
 #[must_use]
-pub const fn of_canary(
-    block: Record,
-    first: usize,
-    last: usize,
-    found: Occasion,
-) -> Verdict<'static> {
+pub const fn of_canary(block: Record, damage: Damage, found: Occasion) -> Verdict<'static> {
     Verdict::Canary {
         block,
-        first: first.wrapping_sub(block.payload).cast_signed(),
-        last: last.wrapping_sub(block.payload).cast_signed(),
+        first: damage.first,
+        last: damage.last,
         found,
     }
 }
