@@ -107,6 +107,7 @@ const LAW: Law = Law {
         "os/flaky.rs",
         "os/kernel.rs",
         "os/ledger.rs",
+        "os/lines.rs",
         "os/mod.rs",
         "os/nodes.rs",
         "os/pages.rs",
