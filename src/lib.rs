@@ -128,9 +128,8 @@ pub mod heap;
 pub mod arena;
 
 pub mod cache;
-#[cfg(not(loom))]
-pub mod guard;
 
+#[cfg(not(loom))]
 pub mod guard;
 
 #[cfg(not(loom))]

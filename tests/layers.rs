@@ -94,6 +94,7 @@ const LAW: Law = Law {
         "heap/grow.rs",
         "heap/mod.rs",
         // System calls.
+        "os/alternate.rs",
         "os/audit.rs",
         "os/call.rs",
         "os/flaky.rs",
@@ -103,6 +104,8 @@ const LAW: Law = Law {
         "os/nodes.rs",
         "os/pages.rs",
         "os/process.rs",
+        // The kernel's signal frames.
+        "os/signals.rs",
         // The simulation's block of memory.
         "os/sim.rs",
         // Frames of stacks, and what a thread knows of its own.
