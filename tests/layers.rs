@@ -60,6 +60,7 @@ const LAW: Law = Law {
         "abi.rs",
         "abi/cxx.rs",
         "abi/info.rs",
+        "abi/signals.rs",
         // Heaps and mappings shared between threads.
         "arena/depot.rs",
         "arena/maps.rs",
@@ -88,6 +89,8 @@ const LAW: Law = Law {
         "front/mod.rs",
         "front/process.rs",
         "global.rs",
+        // Called by the kernel; calls the program's handlers.
+        "guard/handler.rs",
         // Memory that comes from and goes back to the system.
         "heap/account.rs",
         "heap/check.rs",
@@ -114,6 +117,7 @@ const LAW: Law = Law {
         "preload/lib.rs",
         "preload/lifecycle.rs",
         "preload/operators.rs",
+        "preload/signals.rs",
         // write(2) and abort.
         "report.rs",
         // `RawMutex` is an unsafe trait.
@@ -137,6 +141,17 @@ const LAW: Law = Law {
         ("front/process.rs", "READ"),
         ("front/process.rs", "DIRECT_MALLOCS"),
         ("front/process.rs", "DIRECT_FREES"),
+        // The handler of faults: what the program wants of its signals, who reports, where.
+        ("guard/handler.rs", "WISHES"),
+        ("guard/handler.rs", "WITNESS"),
+        ("guard/handler.rs", "INTERPOSED"),
+        ("guard/handler.rs", "PROCESS"),
+        ("guard/handler.rs", "GENERATION"),
+        ("guard/handler.rs", "REPORTER"),
+        ("guard/handler.rs", "REPORT_STACK"),
+        ("guard/handler.rs", "ALTERNATES"),
+        ("guard/handler.rs", "LAST"),
+        ("front/faults.rs", "WITNESS"),
         // What the C library and the kernel tell once.
         ("os/process.rs", "PAGE_SIZE"),
         ("os/process.rs", "environ"),

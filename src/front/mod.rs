@@ -8,10 +8,12 @@
 mod audit;
 mod counters;
 mod diagnosis;
+mod faults;
 mod process;
 
 pub use audit::{audit, print_audit};
 pub use counters::{arena_snapshot, exit_report, snapshot};
+pub use faults::{begin as guard_faults, wish};
 pub use process::{Source, init};
 
 use crate::arena::Owned;
@@ -48,7 +50,7 @@ pub fn cached(size: usize) -> *mut u8 {
     };
     // SAFETY: the thread's own pointer; the size was bounded.
     let payload = unsafe { Cache::pop(cache, &KEYS, class) };
-    KEYS.region.at(payload)
+    KEYS.region.at(payload.0)
 }
 
 /// Frees a block; null does nothing. Keeps errno. Aborts with one line if `p` is not a block in

@@ -132,8 +132,7 @@ impl Alternates {
             let bytes = crate::size::align_up(size_of::<Table>(), os.page_size());
             let table = os.map(0, bytes, Prot::ReadWrite)?;
             os.note(table, table + bytes, PageState::Meta);
-            let appended =
-                last.compare_exchange(0, table, Ordering::AcqRel, Ordering::Relaxed);
+            let appended = last.compare_exchange(0, table, Ordering::AcqRel, Ordering::Relaxed);
             if appended.is_err() {
                 // SAFETY: mapped just now, and nobody knows it.
                 let _ = unsafe { os.unmap(table, bytes) };

@@ -35,7 +35,7 @@ mod sim;
 pub mod stack;
 
 pub use crate::mmu::states::PageState;
-pub use alternate::Alternates;
+pub use alternate::{Alternates, map as alternate_stack, top as alternate_top};
 pub use audit::{Audit, Contradiction, Finding, audit};
 pub use caller::Caller;
 pub(crate) use caller::with_caller;
@@ -43,7 +43,7 @@ pub use extents::{Extents, GRANULE, OWNERS};
 pub use flaky::Flaky;
 pub use kernel::{CALLS, Kernel};
 pub use ledger::Ledger;
-pub use modules::Ground;
+pub use modules::{Ground, Location};
 pub use pages::PageVec;
 pub use process::{
     ForkPage, available_cpus, environment, is_secure, no_huge_pages, page_size, random_words,

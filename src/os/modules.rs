@@ -32,3 +32,12 @@ pub enum Ground<'m> {
         name: &'m [u8],
     },
 }
+
+/// Where an instruction lies in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Location<'m> {
+    /// The path of the program or library.
+    pub module: &'m [u8],
+    /// The address as the file counts: what `addr2line -e MODULE` wants.
+    pub offset: usize,
+}

@@ -4,8 +4,8 @@
 //! `sigaction` under a name that no program replaces, which knows how a handler returns.
 #![allow(unsafe_code)] // System calls, the kernel's signal frames.
 
-use super::call::{keeping_errno, system_call};
 use super::OsError;
+use super::call::{keeping_errno, system_call};
 use crate::mmu::addr::Access;
 use core::ffi::{c_int, c_void};
 
@@ -254,11 +254,7 @@ const SI_KERNEL: c_int = 0x80;
 /// `info` and `context` are what the kernel gave a handler with `SA_SIGINFO`, which has not
 /// returned yet.
 #[must_use]
-pub unsafe fn decode(
-    signal: c_int,
-    info: *const libc::siginfo_t,
-    context: *const c_void,
-) -> Trap {
+pub unsafe fn decode(signal: c_int, info: *const libc::siginfo_t, context: *const c_void) -> Trap {
     // SAFETY: the caller's promise.
     let (code, addr) = unsafe { ((*info).si_code, (*info).si_addr().addr()) };
     let mut trap = Trap {
