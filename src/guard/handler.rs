@@ -41,7 +41,9 @@
 //! # Limits
 //!
 //! A thread that has blocked these signals is ended by the kernel without any handler being called.
-//! A stack that overflows in a thread without alternate stack, too.
+//! A stack that overflows in a thread without alternate stack, too. A program that ignores these
+//! signals and then executes another hands our handler's end on, the default, where it would
+//! have handed on that they are ignored.
 #![allow(unsafe_code)] // Handlers of signals are called by the kernel, and call others.
 
 use super::wishes::{Pile, Wishes};
@@ -220,12 +222,26 @@ pub fn wish(signal: c_int, new: Option<Action>) -> Option<Action> {
     }))
 }
 
-/// The C library sets a flag of its own, which programs see when they ask.
+/// What a program sees when it asks: the C library adds a flag of its own, the kernel drops flags
+/// that it does not know and signals that cannot be blocked.
 fn as_returned(mut action: Action) -> Action {
     const SA_RESTORER: c_int = 0x0400_0000;
-    if cfg!(any(target_arch = "x86_64", target_arch = "x86")) {
-        action.flags |= SA_RESTORER;
-    }
+    const SA_EXPOSE_TAGBITS: c_int = 0x800;
+    let libraries = if cfg!(any(target_arch = "x86_64", target_arch = "x86")) {
+        SA_RESTORER
+    } else {
+        0
+    };
+    action.flags &= libc::SA_NOCLDSTOP
+        | libc::SA_NOCLDWAIT
+        | libc::SA_SIGINFO
+        | libc::SA_ONSTACK
+        | libc::SA_RESTART
+        | libc::SA_NODEFER
+        | libc::SA_RESETHAND
+        | SA_EXPOSE_TAGBITS;
+    action.flags |= libraries;
+    action.mask &= !(bit(libc::SIGKILL) | bit(libc::SIGSTOP));
     action
 }
 
