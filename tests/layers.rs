@@ -86,11 +86,18 @@ const LAW: Law = Law {
         // Pointers from users.
         "front/counters.rs",
         "front/diagnosis.rs",
+        "front/guarding.rs",
         "front/mod.rs",
         "front/process.rs",
         "global.rs",
         // Called by the kernel; calls the program's handlers.
         "guard/handler.rs",
+        // Guarded objects and their records.
+        "guard/canary.rs",
+        "guard/pool.rs",
+        "guard/pool/slots.rs",
+        "guard/record.rs",
+        "guard/stacks.rs",
         // Memory that comes from and goes back to the system.
         "heap/account.rs",
         "heap/check.rs",
@@ -100,6 +107,7 @@ const LAW: Law = Law {
         "os/alternate.rs",
         "os/audit.rs",
         "os/call.rs",
+        "os/caller.rs",
         "os/flaky.rs",
         "os/kernel.rs",
         "os/ledger.rs",
@@ -152,6 +160,10 @@ const LAW: Law = Law {
         ("guard/handler.rs", "ALTERNATES"),
         ("guard/handler.rs", "LAST"),
         ("front/faults.rs", "WITNESS"),
+        // The pool of guarded objects.
+        ("front/guarding.rs", "GUARD"),
+        ("front/guarding.rs", "STARTED"),
+        ("front/guarding.rs", "SWAPPED"),
         // What the C library and the kernel tell once.
         ("os/process.rs", "PAGE_SIZE"),
         ("os/process.rs", "environ"),

@@ -47,7 +47,7 @@ pub use modules::{Ground, Location};
 pub use pages::PageVec;
 pub use process::{
     ForkPage, available_cpus, environment, is_secure, no_huge_pages, page_size, random_words,
-    yield_now,
+    thread_id, yield_now,
 };
 pub use sim::{Board, Computer, Mark, SIM_CALLS, Sim, SimPlan, Watched};
 
