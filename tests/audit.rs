@@ -15,7 +15,9 @@ mod support;
 
 /// Every C name that the library exports.
 const C_NAMES: &[&str] = &[
+    "__sysv_signal",
     "aligned_alloc",
+    "bsd_signal",
     "calloc",
     "cfree",
     "fencepost_audit",
@@ -35,6 +37,10 @@ const C_NAMES: &[&str] = &[
     "pvalloc",
     "realloc",
     "reallocarray",
+    "sigaction",
+    "signal",
+    "sigset",
+    "sysv_signal",
     "valloc",
 ];
 
@@ -166,6 +172,10 @@ fn imports_neither_allocate_nor_lock() {
         "memmove",
         "memset",
         "strlen",
+        // Handlers of signals: system calls, or the bookkeeping around one. Not by the names that
+        // we have ourselves.
+        "__sigaction",
+        "ssignal",
         // Once per process or thread, with nothing held, and prepared for being re-entered: a
         // key beyond the 32nd, and a tenth handler, are stored in memory from calloc.
         "pthread_key_create",

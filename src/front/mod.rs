@@ -8,11 +8,13 @@
 mod audit;
 mod counters;
 mod diagnosis;
+mod faults;
 mod guarding;
 mod process;
 
 pub use audit::{audit, print_audit};
 pub use counters::{arena_snapshot, exit_report, snapshot};
+pub use faults::wish;
 pub use process::{Source, init, no_environment};
 
 use crate::arena::Owned;

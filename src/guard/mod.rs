@@ -2,6 +2,7 @@
 mod canary;
 mod diagnosis;
 pub mod geometry;
+pub mod handler;
 pub mod json;
 mod pool;
 mod record;
@@ -9,6 +10,7 @@ pub mod scene;
 mod stacks;
 pub mod text;
 pub mod verdict;
+mod wishes;
 
 pub use canary::Damage;
 pub use pool::{CLASSES, GuardTotals, Pool, Refusal, SlotIndex};

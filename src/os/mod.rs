@@ -18,6 +18,7 @@
 //! [`Kernel`] is the real thing, [`Flaky`] makes the n-th call fail.
 #![allow(unsafe_code)] // Mapping and unmapping memory cannot be checked by the compiler.
 
+mod alternate;
 mod audit;
 mod call;
 mod caller;
@@ -32,10 +33,12 @@ mod modules;
 mod nodes;
 mod pages;
 mod process;
+pub mod signals;
 mod sim;
 pub mod stack;
 
 pub use crate::mmu::states::PageState;
+pub use alternate::{Alternates, map as alternate_stack, top as alternate_top};
 pub use audit::{Audit, Contradiction, Finding, audit};
 pub use caller::Caller;
 pub(crate) use caller::with_caller;
