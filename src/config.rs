@@ -72,6 +72,20 @@ pub enum Key {
     Stats,
     /// Whether the account of pages is audited at exit.
     Audit,
+    /// Which allocations are guarded.
+    Guard,
+    /// Which end of a guarded object touches a guard.
+    GuardAlign,
+    /// Freed objects that rest as guards.
+    GuardQuarantine,
+    /// Bytes of freed objects that rest.
+    GuardQuarantineBytes,
+    /// Bytes of guarded objects' pages when only some are guarded.
+    GuardBytes,
+    /// Whether errors are reported as text.
+    GuardText,
+    /// Whether lost blocks are reported at exit.
+    GuardLeaks,
     /// Whether allocations are traced from the start.
     Mtrace,
 }
@@ -88,6 +102,8 @@ pub enum Unit {
     Number,
     /// 0 is off, 1 is on.
     Switch,
+    /// A word of this list; the number is its place.
+    Choice(&'static [&'static str]),
 }
 
 /// One tunable: its names, default, range and meaning.
@@ -144,6 +160,10 @@ impl Tunable {
         Tunable::new(key, Unit::Switch, default as usize, 0, 1)
     }
 
+    const fn choice(key: Key, words: &'static [&'static str]) -> Tunable {
+        Tunable::new(key, Unit::Choice(words), 0, 0, words.len() - 1)
+    }
+
     const fn mallopt(mut self, name: &'static str, constant: c_int) -> Tunable {
         self.mallopt = Some((name, constant));
         self
@@ -168,7 +188,7 @@ impl Tunable {
 /// Every tunable, in the order of [`Key`].
 pub static TUNABLES: [Tunable; COUNT] = TABLE;
 
-const TABLE: [Tunable; 22] = [
+const TABLE: [Tunable; 29] = [
     Tunable::bytes(Key::Mxfast, Native::DEFAULT_MXFAST, Native::MAX_MXFAST)
         .mallopt("M_MXFAST", 1)
         .glibc("mxfast")
@@ -249,6 +269,27 @@ const TABLE: [Tunable; 22] = [
     Tunable::switch(Key::Audit, false)
         .variable("FENCEPOST_AUDIT")
         .says("Whether a preloaded process compares its account of pages with the kernel's at exit."),
+    Tunable::number(Key::Guard, 0, u32::MAX as usize)
+        .variable("FENCEPOST_GUARD")
+        .says("Guard mode: 1 guards every allocation, N one in N at random, 0 none."),
+    Tunable::choice(Key::GuardAlign, &["right", "left", "both"])
+        .variable("FENCEPOST_GUARD_ALIGN")
+        .says("Which end of a guarded object touches a guard: right catches overflow to the byte, left underflow, both takes turns at each place that allocates."),
+    Tunable::number(Key::GuardQuarantine, 131_072, u32::MAX as usize)
+        .variable("FENCEPOST_GUARD_QUARANTINE")
+        .says("How many freed guarded objects rest as guards before their place is used again."),
+    Tunable::bytes(Key::GuardQuarantineBytes, if usize::BITS == 64 { 16 << 30 } else { 64 * MIB }, PTRDIFF_MAX)
+        .variable("FENCEPOST_GUARD_QUARANTINE_BYTES")
+        .says("How many bytes freed guarded objects that rest may have had; only addresses, for their memory is given back at once."),
+    Tunable::bytes(Key::GuardBytes, 8 * MIB, PTRDIFF_MAX)
+        .variable("FENCEPOST_GUARD_BYTES")
+        .says("How much the pages of guarded objects in use may take where only one allocation in N is guarded; while it is spent, none is."),
+    Tunable::switch(Key::GuardText, true)
+        .variable("FENCEPOST_GUARD_TEXT")
+        .says("Whether guard mode reports errors as text on standard error."),
+    Tunable::switch(Key::GuardLeaks, true)
+        .variable("FENCEPOST_GUARD_LEAKS")
+        .says("Whether blocks that nothing points to are reported at exit; by default only where every allocation is guarded."),
     Tunable::switch(Key::Mtrace, false)
         .variable("FENCEPOST_MTRACE")
         .says("Whether `MALLOC_TRACE` traces from the start of a preloaded process to its end, without a call of `mtrace()`."),
@@ -408,7 +449,11 @@ impl Settings {
     }
 
     fn take(&self, key: Key, name: &[u8], value: &[u8], warn: &mut dyn FnMut(&[u8], &[u8])) {
-        if !parse(value).is_some_and(|number| self.set(key, number)) {
+        let number = match TUNABLES[key as usize].unit {
+            Unit::Choice(words) => words.iter().position(|word| word.as_bytes() == value),
+            _ => parse(value),
+        };
+        if !number.is_some_and(|number| self.set(key, number)) {
             warn(name, value);
         }
     }

@@ -128,6 +128,10 @@ pub mod heap;
 pub mod arena;
 
 pub mod cache;
+#[cfg(not(loom))]
+pub mod guard;
+
+pub mod guard;
 
 #[cfg(not(loom))]
 pub mod front;

@@ -105,6 +105,8 @@ const LAW: Law = Law {
         "os/process.rs",
         // The simulation's block of memory.
         "os/sim.rs",
+        // Frames of stacks, and what a thread knows of its own.
+        "os/stack.rs",
         // The exported names.
         "preload/lib.rs",
         "preload/lifecycle.rs",
@@ -135,6 +137,10 @@ const LAW: Law = Law {
         // What the C library and the kernel tell once.
         ("os/process.rs", "PAGE_SIZE"),
         ("os/process.rs", "environ"),
+        // Where the main thread's stack lies; how deep a thread's own was found to be.
+        ("os/stack.rs", "MAIN_LOW"),
+        ("os/stack.rs", "MAIN_HIGH"),
+        ("os/stack.rs", "DEPTH"),
         // Standard error, kept for the statistics at exit.
         ("preload/lifecycle.rs", "STDERR"),
     ],
