@@ -131,8 +131,6 @@ pub mod cache;
 #[cfg(not(loom))]
 pub mod guard;
 
-pub mod guard;
-
 #[cfg(not(loom))]
 pub mod front;
 pub mod stats;

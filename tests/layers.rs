@@ -96,13 +96,16 @@ const LAW: Law = Law {
         // System calls.
         "os/audit.rs",
         "os/call.rs",
+        "os/files.rs",
         "os/flaky.rs",
         "os/kernel.rs",
         "os/ledger.rs",
+        "os/memory.rs",
         "os/mod.rs",
         "os/nodes.rs",
         "os/pages.rs",
         "os/process.rs",
+        "os/sink.rs",
         // The simulation's block of memory.
         "os/sim.rs",
         // Frames of stacks, and what a thread knows of its own.

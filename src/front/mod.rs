@@ -47,7 +47,7 @@ pub fn cached(size: usize) -> *mut u8 {
         return core::ptr::null_mut();
     };
     // SAFETY: the thread's own pointer; the size was bounded.
-    let payload = unsafe { Cache::pop(cache, &KEYS, class) };
+    let (payload, _) = unsafe { Cache::pop(cache, &KEYS, class) };
     KEYS.region.at(payload)
 }
 

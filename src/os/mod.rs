@@ -22,14 +22,17 @@ mod audit;
 mod call;
 mod caller;
 mod extents;
+mod files;
 mod flaky;
 mod kernel;
 mod ledger;
+mod memory;
 mod modules;
 mod nodes;
 mod pages;
 mod process;
 mod sim;
+mod sink;
 pub mod stack;
 
 pub use crate::mmu::states::PageState;
@@ -40,6 +43,7 @@ pub use extents::{Extents, GRANULE, OWNERS};
 pub use flaky::Flaky;
 pub use kernel::{CALLS, Kernel};
 pub use ledger::Ledger;
+pub use memory::{Area, Reader, each_area};
 pub use modules::Ground;
 pub use pages::PageVec;
 pub use process::{
@@ -47,6 +51,7 @@ pub use process::{
     yield_now,
 };
 pub use sim::{Board, Computer, Mark, SIM_CALLS, Sim, SimPlan, Watched};
+pub use sink::{Sink, process_id};
 
 /// Turns addresses inside the memory that an [`Os`] hands out into pointers: the only place
 /// where an integer becomes a pointer.

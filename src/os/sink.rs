@@ -33,7 +33,11 @@ impl Sink {
     pub fn open(path: &[u8], append: bool) -> Result<Sink, OsError> {
         let mut full = [0u8; PATH];
         expand(path, &mut full).ok_or(OsError(libc::ENAMETOOLONG))?;
-        let how = if append { libc::O_APPEND } else { libc::O_TRUNC };
+        let how = if append {
+            libc::O_APPEND
+        } else {
+            libc::O_TRUNC
+        };
         // No terminal becomes ours, and a pipe that nobody reads does not keep us.
         let flags = libc::O_WRONLY
             | libc::O_CREAT
@@ -61,7 +65,14 @@ impl Sink {
             }
             Err(_) => low,
         };
-        let blocking = [fd, libc::F_SETFL as usize, (how & libc::O_APPEND) as usize, 0, 0, 0];
+        let blocking = [
+            fd,
+            libc::F_SETFL as usize,
+            (how & libc::O_APPEND) as usize,
+            0,
+            0,
+            0,
+        ];
         // SAFETY: a descriptor of our own.
         let _ = unsafe { system_call(libc::SYS_fcntl, blocking) };
         let fd = fd as i32;
