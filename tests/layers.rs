@@ -106,6 +106,7 @@ const LAW: Law = Law {
         "os/pages.rs",
         "os/process.rs",
         "os/sink.rs",
+        "os/stop.rs",
         // The simulation's block of memory.
         "os/sim.rs",
         // Frames of stacks, and what a thread knows of its own.
@@ -144,6 +145,8 @@ const LAW: Law = Law {
         ("os/stack.rs", "MAIN_LOW"),
         ("os/stack.rs", "MAIN_HIGH"),
         ("os/stack.rs", "DEPTH"),
+        // Where threads that are held still meet who stops them.
+        ("os/stop.rs", "PLACE"),
         // Standard error, kept for the statistics at exit.
         ("preload/lifecycle.rs", "STDERR"),
     ],

@@ -34,6 +34,7 @@ mod process;
 mod sim;
 mod sink;
 pub mod stack;
+pub mod stop;
 
 pub use crate::mmu::states::PageState;
 pub use audit::{Audit, Contradiction, Finding, audit};
