@@ -343,6 +343,14 @@ impl Settings {
             .is_some_and(|once| once.set(text))
     }
 
+    /// Sets another default, if it is in the tunable's range.
+    pub fn preset(&self, key: Key, value: usize) {
+        let tunable = &TUNABLES[key as usize];
+        if value >= tunable.min && value <= tunable.max {
+            self.values[key as usize].store(value, Relaxed);
+        }
+    }
+
     /// Sets a tunable as the user asked; `false` and no change if the value is out of range.
     pub fn set(&self, key: Key, value: usize) -> bool {
         let tunable = &TUNABLES[key as usize];

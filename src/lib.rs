@@ -133,6 +133,7 @@ pub mod guard;
 
 #[cfg(not(loom))]
 pub mod front;
+#[cfg(not(loom))]
 pub mod stats;
 
 #[cfg(not(loom))]

@@ -85,9 +85,16 @@ const LAW: Law = Law {
         // Pointers from users.
         "front/counters.rs",
         "front/diagnosis.rs",
+        "front/guarding.rs",
         "front/mod.rs",
         "front/process.rs",
         "global.rs",
+        // Guarded objects and their records.
+        "guard/canary.rs",
+        "guard/pool.rs",
+        "guard/pool/slots.rs",
+        "guard/record.rs",
+        "guard/stacks.rs",
         // Memory that comes from and goes back to the system.
         "heap/account.rs",
         "heap/check.rs",
@@ -96,6 +103,7 @@ const LAW: Law = Law {
         // System calls.
         "os/audit.rs",
         "os/call.rs",
+        "os/caller.rs",
         "os/files.rs",
         "os/flaky.rs",
         "os/kernel.rs",
@@ -138,6 +146,10 @@ const LAW: Law = Law {
         ("front/process.rs", "READ"),
         ("front/process.rs", "DIRECT_MALLOCS"),
         ("front/process.rs", "DIRECT_FREES"),
+        // The pool of guarded objects.
+        ("front/guarding.rs", "GUARD"),
+        ("front/guarding.rs", "STARTED"),
+        ("front/guarding.rs", "SWAPPED"),
         // What the C library and the kernel tell once.
         ("os/process.rs", "PAGE_SIZE"),
         ("os/process.rs", "environ"),

@@ -131,6 +131,11 @@ pub struct Cache {
     arena: usize,
     /// A direct cache holds nothing: every call goes to the arena.
     direct: bool,
+    /// The kernel's number of the thread; 0 if it was not asked yet.
+    thread: u32,
+    /// Requests beyond the cache's sizes until the next sample; 0 if none was counted yet.
+    odd: u32,
+    random: u64,
     claim: Claim<Cache>,
 }
 
@@ -157,6 +162,9 @@ impl Cache {
             committed: 0,
             arena: 0,
             direct: false,
+            thread: 0,
+            odd: 0,
+            random: 0,
             claim: Claim::new(),
         }
     }
@@ -186,6 +194,8 @@ impl Cache {
     fn prepare(&mut self, arena: usize, direct: bool) {
         self.arena = arena;
         self.direct = direct;
+        self.thread = 0;
+        self.odd = 0;
         for (class, slot) in self.slots.iter_mut().enumerate().skip(2) {
             slot.low = Low::of(class_size(class));
         }
@@ -282,6 +292,55 @@ impl Cache {
         slot.counts = slot.counts & 0xffff | after << 16;
         let earlier = &mut self.earlier[class % SLOTS];
         *earlier = earlier.wrapping_add(before).wrapping_sub(after);
+    }
+
+    /// As [`arm`](Cache::arm), of the class that serves chunks of a size.
+    pub fn arm_class_of(&mut self, size: usize, pops: u32) {
+        self.arm(class_of(size), pops);
+    }
+
+    /// Whether a sample is due for a request that no class serves: counts it, with `interval`
+    /// the distance to the next one.
+    pub fn is_odd_one_due(&mut self, interval: impl FnOnce() -> u32) -> bool {
+        let first = self.odd == 0;
+        let due = self.odd == 1;
+        self.odd = if first || due {
+            interval()
+        } else {
+            self.odd - 1
+        };
+        due
+    }
+
+    /// A pseudo-random number (Marsaglia's xorshift, 2003); `seed` is asked once, not 0.
+    pub fn random(&mut self, seed: impl FnOnce() -> u64) -> u64 {
+        let mut x = self.random;
+        if x == 0 {
+            x = seed() | 1;
+        }
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        self.random = x;
+        x
+    }
+
+    /// The kernel's number of the calling thread.
+    ///
+    /// # Safety
+    /// `cache` is the calling thread's cache or a direct one.
+    pub unsafe fn thread(cache: *mut Cache) -> u32 {
+        // SAFETY: the caller's promise; a direct cache that several threads share has no owner.
+        unsafe {
+            if (*cache).thread != 0 {
+                return (*cache).thread;
+            }
+            let thread = crate::os::thread_id();
+            if (*Cache::claim(cache)).is_owned() {
+                (*cache).thread = thread;
+            }
+            thread
+        }
     }
 
     /// As [`arm`](Cache::arm), of every class.

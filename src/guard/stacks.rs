@@ -36,7 +36,6 @@ pub struct Stacks {
 
 impl Stacks {
     /// None yet.
-    #[cfg(not(loom))]
     #[must_use]
     pub const fn new() -> Stacks {
         Stacks {
@@ -175,7 +174,6 @@ impl Stacks {
     }
 }
 
-#[cfg(not(loom))]
 impl Default for Stacks {
     fn default() -> Stacks {
         Stacks::new()

@@ -18,8 +18,8 @@ pub struct Caller {
 /// Defines functions that continue in `$to` with two more arguments, the return address and the
 /// frame pointer of their caller.
 macro_rules! with_caller {
-    ($(#[doc = $doc:literal] $visibility:vis fn $name:ident($($argument:ident: $type:ty),*) $(-> $result:ty)? => $to:path;)*) => {$(
-        #[doc = $doc]
+    ($($(#[doc = $doc:literal])* $visibility:vis fn $name:ident($($argument:ident: $type:ty),*) $(-> $result:ty)? => $to:path;)*) => {$(
+        $(#[doc = $doc])*
         #[cfg(all(target_arch = "x86_64", not(miri)))]
         #[unsafe(naked)]
         #[cold]
@@ -31,7 +31,7 @@ macro_rules! with_caller {
             )
         }
 
-        #[doc = $doc]
+        $(#[doc = $doc])*
         #[cfg(all(target_arch = "aarch64", not(miri)))]
         #[unsafe(naked)]
         #[cold]
@@ -43,7 +43,7 @@ macro_rules! with_caller {
             )
         }
 
-        #[doc = $doc]
+        $(#[doc = $doc])*
         #[cfg(any(miri, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
         #[cold]
         $visibility unsafe extern "C" fn $name($($argument: $type),*) $(-> $result)? {

@@ -49,7 +49,7 @@ pub use modules::Ground;
 pub use pages::PageVec;
 pub use process::{
     ForkPage, available_cpus, environment, is_secure, no_huge_pages, page_size, random_words,
-    yield_now,
+    thread_id, yield_now,
 };
 pub use sim::{Board, Computer, Mark, SIM_CALLS, Sim, SimPlan, Watched};
 pub use sink::{Sink, process_id};
