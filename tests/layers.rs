@@ -150,6 +150,8 @@ const LAW: Law = Law {
         ("front/guarding.rs", "GUARD"),
         ("front/guarding.rs", "STARTED"),
         ("front/guarding.rs", "SWAPPED"),
+        // The file that allocations are traced to.
+        ("front/trace.rs", "TRACE"),
         // What the C library and the kernel tell once.
         ("os/process.rs", "PAGE_SIZE"),
         ("os/process.rs", "environ"),
