@@ -1,11 +1,14 @@
 //! Layer 7: the debug pool. Every object on pages of its own between guards, every error explained.
 mod canary;
+mod diagnosis;
 pub mod geometry;
+pub mod json;
 mod leaks;
 mod pool;
 mod record;
 pub mod scene;
 mod stacks;
+pub mod text;
 pub mod verdict;
 
 pub use canary::Damage;

@@ -17,7 +17,7 @@
 #![allow(unsafe_code)] // System calls.
 
 use super::call::system_call;
-use super::files::{File, Lines};
+use super::lines::{BUFFER, File, Lines};
 use super::{Ledger, Os, OsError, PageState, yield_now};
 use crate::mmu::addr::Rights;
 use crate::mmu::listing;
@@ -88,19 +88,6 @@ const RESERVED_LOOK: usize = 4 * WINDOW;
 /// How often a contradiction is looked at again.
 const PATIENCE: u32 = 200;
 
-/// The next area with some of it behind `addr`.
-fn next_area(lines: &mut Lines, addr: usize) -> Option<Area> {
-    loop {
-        let found = lines.next(|line| {
-            let line = listing::Line::parse(line).ok()?;
-            Some(Area::of(&line))
-        })?;
-        if let Some(area) = found.filter(|area| area.end > addr) {
-            return Some(area);
-        }
-    }
-}
-
 #[derive(Clone, Copy)]
 struct Area {
     start: usize,
@@ -114,6 +101,19 @@ impl Area {
             start: line.start as usize,
             end: line.end as usize,
             rights: line.rights,
+        }
+    }
+}
+
+/// The next area with some of it behind `addr`.
+fn next_area(lines: &mut Lines<'_>, addr: usize) -> Option<Area> {
+    loop {
+        let found = lines.next(|line| {
+            let line = listing::Line::parse(line).ok()?;
+            Some(Area::of(&line))
+        })?;
+        if let Some(area) = found.filter(|area| area.end > addr) {
+            return Some(area);
         }
     }
 }
@@ -188,7 +188,7 @@ const fn must_be_absent(state: PageState) -> bool {
 }
 
 fn makes_huge_pages() -> bool {
-    Lines::open(c"/sys/kernel/mm/transparent_hugepage/enabled")
+    Lines::open(c"/sys/kernel/mm/transparent_hugepage/enabled", &mut [0; 64])
         .ok()
         .and_then(|mut lines| lines.next(|line| line.starts_with(b"[always]")))
         .unwrap_or(false)
@@ -267,7 +267,8 @@ impl<O: Os, F: FnMut(Finding)> Auditor<'_, O, F> {
 
     /// I1 and I2.
     fn areas_and_residency(&mut self) -> Result<(), OsError> {
-        let mut lines = Lines::open(c"/proc/self/maps")?;
+        let mut buffer = [0; BUFFER];
+        let mut lines = Lines::open(c"/proc/self/maps", &mut buffer)?;
         let mut area = next_area(&mut lines, 0);
         let ledger = self.ledger;
         ledger.each(|from, to, state| {
@@ -287,7 +288,8 @@ impl<O: Os, F: FnMut(Finding)> Auditor<'_, O, F> {
                 let (what, next) = judge(area, at, state);
                 if let Some(what) = what
                     && self.persists(at, state, |_| {
-                        let seen = Lines::open(c"/proc/self/maps").ok();
+                        let mut buffer = [0; BUFFER];
+                        let seen = Lines::open(c"/proc/self/maps", &mut buffer).ok();
                         let seen = seen.and_then(|mut lines| next_area(&mut lines, at));
                         judge(seen, at, state).0 == Some(what)
                     })
@@ -369,7 +371,8 @@ impl<O: Os, F: FnMut(Finding)> Auditor<'_, O, F> {
 
     /// I6, for areas that are ours from end to end, and in all.
     fn resident_sizes(&mut self, lower: usize) -> Result<(), OsError> {
-        let mut lines = Lines::open(c"/proc/self/smaps")?;
+        let mut buffer = [0; BUFFER];
+        let mut lines = Lines::open(c"/proc/self/smaps", &mut buffer)?;
         let mut current: Option<(Area, listing::Sizes)> = None;
         let mut sum = 0;
         loop {

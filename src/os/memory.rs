@@ -6,7 +6,7 @@
 #![allow(unsafe_code)] // System calls, a buffer in raw pages.
 
 use super::call::system_call;
-use super::files::{File, Lines};
+use super::lines::{BUFFER, File, Lines};
 use super::{Os, OsError, PageState, Prot, Region, process_id};
 use crate::mmu::addr::Rights;
 use crate::mmu::listing;
@@ -47,7 +47,8 @@ pub struct Area {
 /// # Errors
 /// If the listing cannot be read.
 pub fn each_area(mut look: impl FnMut(Area) -> Result<(), OsError>) -> Result<(), OsError> {
-    let mut lines = Lines::open(c"/proc/self/maps")?;
+    let mut buffer = [0; BUFFER];
+    let mut lines = Lines::open(c"/proc/self/maps", &mut buffer)?;
     loop {
         let area = lines.next(|line| {
             let line = listing::Line::parse(line).ok()?;

@@ -21,11 +21,13 @@
 mod audit;
 mod call;
 mod caller;
+mod elf;
 mod extents;
-mod files;
 mod flaky;
+mod ground;
 mod kernel;
 mod ledger;
+mod lines;
 mod memory;
 mod modules;
 mod nodes;
@@ -42,10 +44,12 @@ pub use caller::Caller;
 pub(crate) use caller::with_caller;
 pub use extents::{Extents, GRANULE, OWNERS};
 pub use flaky::Flaky;
+pub use ground::{Ground, Survey, Surveyor, survey};
 pub use kernel::{CALLS, Kernel};
 pub use ledger::Ledger;
+pub use lines::{BUFFER, File, Lines, peek};
 pub use memory::{Area, Reader, each_area};
-pub use modules::Ground;
+pub use modules::{Location, Modules};
 pub use pages::PageVec;
 pub use process::{
     ForkPage, available_cpus, environment, is_secure, no_huge_pages, page_size, random_words,

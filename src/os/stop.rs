@@ -22,8 +22,8 @@
 #![allow(unsafe_code)] // Signals, system calls, slots in raw pages.
 
 use super::call::{keeping_errno, system_call};
-use super::files::Lines;
-use super::{Os, OsError, PageState, PageVec, Prot, Region, process_id};
+use super::lines::Lines;
+use super::{Os, OsError, PageState, PageVec, Prot, Region, process_id, thread_id};
 use crate::sync::overlay::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use core::ffi::{c_int, c_void};
 
@@ -454,7 +454,8 @@ fn condition(id: u32, signal: c_int) -> Condition {
     let Ok(path) = core::ffi::CStr::from_bytes_until_nul(path.as_bytes()) else {
         return Condition::Running;
     };
-    let Ok(mut lines) = Lines::open(path) else {
+    let mut buffer = [0; 1024];
+    let Ok(mut lines) = Lines::open(path, &mut buffer) else {
         return Condition::Gone;
     };
     let mut found = Condition::Running;
@@ -528,11 +529,6 @@ fn each_thread(mut visit: impl FnMut(u32)) -> Result<(), OsError> {
     // SAFETY: our own descriptor.
     let _ = unsafe { system_call(libc::SYS_close, [directory, 0, 0, 0, 0, 0]) };
     result
-}
-
-fn thread_id() -> u32 {
-    // SAFETY: gettid takes nothing.
-    unsafe { system_call(libc::SYS_gettid, [0; 6]) }.map_or(1, |id| id as u32)
 }
 
 /// Milliseconds of a clock that never goes back.
