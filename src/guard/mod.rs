@@ -4,6 +4,7 @@ mod diagnosis;
 pub mod geometry;
 pub mod handler;
 pub mod json;
+mod leaks;
 mod pool;
 mod record;
 pub mod scene;
@@ -13,6 +14,7 @@ pub mod verdict;
 mod wishes;
 
 pub use canary::Damage;
+pub use leaks::{Block, Group, Search, Sum};
 pub use pool::{CLASSES, GuardTotals, Pool, Refusal, SlotIndex};
 pub use record::{Event, Record, Side, SlotState, StackId};
 pub use stacks::{FRAMES, Stacks};
