@@ -95,6 +95,7 @@ const LAW: Law = Law {
         // Guarded objects and their records.
         "guard/canary.rs",
         "guard/pool.rs",
+        "guard/pool/check.rs",
         "guard/pool/slots.rs",
         "guard/record.rs",
         "guard/stacks.rs",

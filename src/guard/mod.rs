@@ -15,6 +15,6 @@ mod wishes;
 
 pub use canary::Damage;
 pub use leaks::{Block, Group, Search, Sum};
-pub use pool::{CLASSES, GuardTotals, Pool, Refusal, SlotIndex};
+pub use pool::{CLASSES, GuardTotals, Pool, PoolDamage, Refusal, SlotIndex};
 pub use record::{Event, Record, Side, SlotState, StackId};
 pub use stacks::{FRAMES, Stacks};
