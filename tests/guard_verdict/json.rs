@@ -175,7 +175,9 @@ fn nasty_names_arrive_as_they_are() {
         br#"/tmp/a "quoted" name"#.to_vec(),
         br"/back\slash\".to_vec(),
         b"/new\nline\r\n\ttab".to_vec(),
-        "/münchen/\u{1f980}/\u{7f}\u{80}\u{2028}".as_bytes().to_vec(),
+        "/münchen/\u{1f980}/\u{7f}\u{80}\u{2028}"
+            .as_bytes()
+            .to_vec(),
         b"/not\xffutf\xc3(8\xf0\x9f".to_vec(),
         b"\"}],\"kind\":\"forged\"".to_vec(),
         (0..=255).collect(),
@@ -201,7 +203,10 @@ fn nasty_names_arrive_as_they_are() {
         assert_eq!(told["program"], text);
         assert_eq!(told["module"], text);
         assert_eq!(told["fault"]["stack"][0]["module"], text);
-        assert_eq!(told["fault"]["name"], json!(String::from_utf8_lossy(&short)));
+        assert_eq!(
+            told["fault"]["name"],
+            json!(String::from_utf8_lossy(&short))
+        );
         assert_eq!(told["kind"], "invalid free");
     }
 }
@@ -253,7 +258,14 @@ fn what_does_not_fit_is_left_out_and_the_rest_is_valid() {
         let frames = frames_of(&told);
         assert!(frames >= before, "{room}: {frames} < {before}");
         before = frames;
-        for key in ["kind", "signal", "address", "access", "distance", "operation"] {
+        for key in [
+            "kind",
+            "signal",
+            "address",
+            "access",
+            "distance",
+            "operation",
+        ] {
             assert_eq!(told[key], whole[key], "{room}");
         }
         let complete = told.len() == whole.len() && frames == 131;

@@ -40,11 +40,27 @@ fn handicap(record: &Record) -> usize {
     if record.is_live() { 1 } else { 8 }
 }
 
+/// The objects that can be to blame: those between which and the address no other slot lies that
+/// was ever used.
+fn around(world: &World, addr: usize) -> Vec<Record> {
+    let used = || (0..world.slots.len()).filter(|n| world.slots[*n].is_some());
+    let body = |n: usize| (world.body_of(n), world.body_of(n) + world.body);
+    let hidden = |n: usize| {
+        let (from, to) = body(n);
+        used().any(|other| {
+            let (low, high) = body(other);
+            (to <= low && high <= addr) || (addr < low && high <= from)
+        })
+    };
+    let seen = used().filter(|n| !hidden(*n));
+    seen.filter_map(|n| world.slots[n]).collect()
+}
+
 /// Who is to blame, by properties that any sensible rule has: the freed object that holds the
 /// address; the one that is more than twice as near as any other; of comparable ones the one
 /// that is a round number of bytes away. Otherwise nobody can tell.
 fn blame(world: &World, addr: usize) -> Blame {
-    let all: Vec<Record> = world.slots.iter().flatten().copied().collect();
+    let all = around(world, addr);
     if let Some(holder) = all.iter().find(|record| gap(record, addr) == 0) {
         return Blame::Surely(*holder);
     }
@@ -67,8 +83,8 @@ fn judge(world: &World, addr: usize, access: Access, verdict: &Verdict<'_>) -> R
     let expected: Vec<Verdict<'_>> = match blame(world, addr) {
         Blame::Surely(record) => vec![blaming(record, addr, access)],
         Blame::Anyone => {
-            let all = world.slots.iter().flatten();
-            all.map(|record| blaming(*record, addr, access)).collect()
+            let all = around(world, addr).into_iter();
+            all.map(|record| blaming(record, addr, access)).collect()
         }
     };
     if expected.contains(verdict) {
