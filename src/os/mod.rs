@@ -18,6 +18,7 @@
 //! [`Kernel`] is the real thing, [`Flaky`] makes the n-th call fail.
 #![allow(unsafe_code)] // Mapping and unmapping memory cannot be checked by the compiler.
 
+mod alternate;
 mod audit;
 mod call;
 mod caller;
@@ -28,14 +29,19 @@ mod ground;
 mod kernel;
 mod ledger;
 mod lines;
+mod memory;
 mod modules;
 mod nodes;
 mod pages;
 mod process;
+pub mod signals;
 mod sim;
+mod sink;
 pub mod stack;
+pub mod stop;
 
 pub use crate::mmu::states::PageState;
+pub use alternate::{Alternates, map as alternate_stack, top as alternate_top};
 pub use audit::{Audit, Contradiction, Finding, audit};
 pub use caller::Caller;
 pub(crate) use caller::with_caller;
@@ -45,6 +51,7 @@ pub use ground::{Ground, Survey, Surveyor, survey};
 pub use kernel::{CALLS, Kernel};
 pub use ledger::Ledger;
 pub use lines::{BUFFER, File, Lines, peek};
+pub use memory::{Area, Reader, each_area};
 pub use modules::{Location, Modules};
 pub use pages::PageVec;
 pub use process::{
@@ -52,6 +59,7 @@ pub use process::{
     thread_id, yield_now,
 };
 pub use sim::{Board, Computer, Mark, SIM_CALLS, Sim, SimPlan, Watched};
+pub use sink::{Sink, process_id};
 
 /// Turns addresses inside the memory that an [`Os`] hands out into pointers: the only place
 /// where an integer becomes a pointer.
