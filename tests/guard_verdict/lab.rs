@@ -62,21 +62,17 @@ pub fn event(when: u64) -> Event {
 
 /// Pages that a body needs for a wish.
 pub fn pages_of(wish: &Wish) -> usize {
-    let slide = if wish.align > PAGE_BYTES {
-        wish.align - PAGE_BYTES
-    } else {
-        0
-    };
+    let slide = wish.align.saturating_sub(PAGE_BYTES);
     (wish.size.max(1) + slide).div_ceil(PAGE_BYTES)
 }
 
 /// Lays an object out, by trying.
 fn lay(from: usize, to: usize, wish: &Wish, number: u64) -> Record {
-    let fits = |at: &usize| at % wish.align == 0 && at + wish.size <= to;
+    let fits = |at: &usize| at.is_multiple_of(wish.align) && at + wish.size <= to;
     let payload = match wish.side {
-        _ if wish.size == 0 => (from..to).find(|at| at % wish.align.max(PAGE_BYTES) == 0),
+        _ if wish.size == 0 => (from..to).find(|at| at.is_multiple_of(wish.align.max(PAGE_BYTES))),
         Side::Right => (from..to).rev().find(fits),
-        Side::Left => (from..to).find(|at| fits(at) && at % PAGE_BYTES == 0),
+        Side::Left => (from..to).find(|at| fits(at) && at.is_multiple_of(PAGE_BYTES)),
     };
     Record {
         payload: payload.expect("the body is large enough"),
@@ -210,6 +206,7 @@ impl Lab {
     }
 
     /// Makes an access of one byte; the fault if there is one.
+    #[allow(clippy::result_large_err)] // A fault is what is asked for.
     pub fn access(&mut self, addr: usize, access: Access) -> Result<(), Fault> {
         let at = VirtAddr::new(addr as u64);
         self.machine
