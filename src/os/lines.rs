@@ -132,8 +132,12 @@ pub fn peek(addr: usize, into: &mut [u8]) -> bool {
         0,
     ];
     // SAFETY: two vectors of one element; the kernel writes into the buffer only.
-    let copied = unsafe { system_call(libc::SYS_process_vm_readv, args) };
-    // A sandbox may forbid it.
-    copied == Ok(into.len())
-        || File::open(c"/proc/self/mem").is_ok_and(|file| file.read_at(into, addr) == into.len())
+    match unsafe { system_call(libc::SYS_process_vm_readv, args) } {
+        Ok(copied) => copied == into.len(),
+        Err(OsError(libc::EFAULT)) => false,
+        // A sandbox forbids it.
+        Err(_) => {
+            File::open(c"/proc/self/mem").is_ok_and(|file| file.read_at(into, addr) == into.len())
+        }
+    }
 }
