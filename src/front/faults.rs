@@ -1,16 +1,37 @@
 //! The handler of faults, over the process's own heap and pool.
 
-use super::process::{KERNEL, SHARED, enter, is_started};
+use super::guarding::GUARD;
+use super::process::{KERNEL, SETTINGS, SHARED, enter, is_started};
+use crate::config::{Key, Text};
+use crate::guard::desk::{Desk, Style};
 use crate::guard::handler::{self, Witness};
-use crate::guard::scene::{Fault, Incident, Location, Names, Scene, ThreadName};
-use crate::guard::{StackId, text, verdict::Verdict};
-use crate::os::signals::{Action, Trap, process_id, thread_id};
-use crate::os::stack::{Bounds, walk};
+use crate::os::PageState;
+use crate::os::signals::{Action, Trap};
+
+/// Where reports are written.
+pub(super) static DESK: Desk = Desk::new();
+
+/// How reports are to be made.
+pub(super) fn style() -> Style<'static> {
+    Style {
+        text: SETTINGS.get(Key::GuardText) != 0,
+        file: SETTINGS.text(Text::GuardReport),
+        sampled: SETTINGS.get(Key::Guard) as u64,
+    }
+}
 
 /// Installs the handler for the process, and gives the calling thread an alternate stack.
 pub fn begin() {
     handler::install(&KERNEL, &WITNESS);
     handler::thread_begins(&KERNEL);
+}
+
+/// Puts the handler in order if this is a new process. The caller has come in.
+#[inline]
+pub(super) fn check_fork() {
+    if handler::enter(&KERNEL, SHARED.generation()) {
+        DESK.forked();
+    }
 }
 
 /// What a thread does when it first comes in.
@@ -35,7 +56,7 @@ pub fn wish(signal: i32, new: Option<Action>) -> Option<Action> {
     }
     if is_started() {
         enter();
-        handler::enter(&KERNEL, SHARED.generation());
+        check_fork();
     }
     handler::wish(signal, new)
 }
@@ -45,58 +66,12 @@ struct Process;
 static WITNESS: &dyn Witness = &Process;
 
 impl Witness for Process {
-    fn holds(&self, _: usize) -> bool {
-        false
+    fn holds(&self, addr: usize) -> bool {
+        GUARD.holds(addr)
     }
 
     fn explain(&self, trap: &Trap) {
-        let mut frames = [0; 32];
-        let bounds = Bounds::probed(trap.sp, trap.fp);
-        let count = walk(trap.pc, trap.fp, bounds, &mut frames);
-        let fault = Fault {
-            addr: trap.addr,
-            access: trap.access,
-            signal: trap.signal,
-            code: trap.code,
-            trap: trap.trap,
-            error: trap.error,
-            pc: trap.pc,
-            sp: trap.sp,
-            fp: trap.fp,
-            registers: trap.registers,
-        };
-        let incident = Incident {
-            thread: thread_id(),
-            stack: frames.get(..count).unwrap_or(&[]),
-            signal: Some((trap.signal, trap.code)),
-            process: process_id(),
-            program: b"",
-            now: 0,
-            sampled: 0,
-        };
-        let verdict = Verdict::NotOurs {
-            addr: fault.addr,
-            pc: Some(fault.pc),
-            signal: fault.signal,
-            code: fault.code,
-        };
-        let mut buffer = [0; 512];
-        text::Writer::new(self, &mut buffer, &mut |line| {
-            crate::report::write(2, line);
-        })
-        .report(&verdict, &incident);
-        let _ = Scene::NOWHERE;
-    }
-}
-
-impl Names for Process {
-    fn stack(&self, _: StackId) -> &[usize] {
-        &[]
-    }
-    fn locate(&self, _: usize) -> Option<Location<'_>> {
-        None
-    }
-    fn thread(&self, _: u32) -> ThreadName {
-        [0; 16]
+        let page = trap.addr.map_or(PageState::None, |addr| KERNEL.state(addr));
+        DESK.fault(&GUARD, style(), page, trap);
     }
 }

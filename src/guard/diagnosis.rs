@@ -19,6 +19,7 @@
 //!
 //! Farther than [`FAR`] or than the object is long, nothing is blamed on an object.
 
+use super::canary::Damage;
 use super::record::{Record, SlotState};
 use super::scene::{Fault, Ground, REGISTERS, Scene, Slots};
 use super::verdict::{Given, Occasion, Place, Refusal, Verdict, Why};
@@ -173,7 +174,7 @@ fn of_slots(
         .flatten()
     {
         let depth = block.end().wrapping_sub(sp);
-        let in_use = block.state == SlotState::Live && depth <= block.size.saturating_add(FRAME);
+        let in_use = block.is_live() && depth <= block.size.saturating_add(FRAME);
         if in_use && addr < block.payload && addr.saturating_add(FRAME) >= sp {
             return Some(Verdict::StackOverflow {
                 addr,
@@ -182,15 +183,19 @@ fn of_slots(
         }
     }
     let (block, place) = nearest(addr, &scene.slots)?;
-    // The pages of an object in use are open, those of an empty object are not.
-    let open = scene
-        .slots
-        .inside
-        .is_some_and(|slot| slot.state == SlotState::Live && slot.size != 0)
-        && scene.page != PageState::Guard;
+    // A page that is open is no matter of guards, whatever else is wrong with the access.
+    let open = match scene.page {
+        PageState::Guard | PageState::Reserved => false,
+        // What became of it is not known.
+        PageState::None | PageState::Unknown => {
+            block.is_live() && matches!(place, Place::Within(_))
+        }
+        _ => true,
+    };
     if open {
         return None;
     }
+    // A closed page of an object in use: it is being freed at this moment.
     let closing = matches!(place, Place::Within(_));
     if is_freed(&block) || closing {
         return Some(Verdict::UseAfterFree {
@@ -274,7 +279,9 @@ fn of_rights<'m>(
     // library puts below a thread's stack.
     if fault.code == Signature::MAPERR {
         let stack = matches!(scene.ground, Ground::Stack { .. });
-        if stack && addr <= fault.sp.saturating_add(FRAME) {
+        let above = addr.saturating_sub(fault.sp);
+        let below = fault.sp.saturating_sub(addr);
+        if stack && above <= FAR && below <= FRAME {
             return Some(Verdict::StackOverflow { addr, block: None });
         }
         return wild(Refusal::NoAccess);
@@ -324,19 +331,13 @@ pub fn of_call<'m>(
     }
 }
 
-/// Explains damage to the bytes around an object: all from address `first` to address `last`, on
-/// one side of it.
+/// Explains damage to the bytes around an object.
 #[must_use]
-pub const fn of_canary(
-    block: Record,
-    first: usize,
-    last: usize,
-    found: Occasion,
-) -> Verdict<'static> {
+pub const fn of_canary(block: Record, damage: Damage, found: Occasion) -> Verdict<'static> {
     Verdict::Canary {
         block,
-        first: first.wrapping_sub(block.payload).cast_signed(),
-        last: last.wrapping_sub(block.payload).cast_signed(),
+        first: damage.first,
+        last: damage.last,
         found,
     }
 }

@@ -4,8 +4,9 @@
 //! line says `"truncated":true` then, and is valid always. Names of files are bytes: those that
 //! are not UTF-8 become U+FFFD.
 
-use super::record::{Event, SlotState};
+use super::record::Event;
 use super::scene::{Ground, Incident, Names, REGISTERS};
+use super::stacks::FRAMES;
 use super::text::{PREFIX, sentence};
 use super::verdict::{Place, Verdict, Why};
 use crate::mmu::addr::Access;
@@ -161,7 +162,9 @@ impl Writer<'_> {
         self.object(key, |this| {
             this.number("operation", event.when);
             this.thread(names, event.thread);
-            this.stack(names, names.stack(event.stack));
+            let mut frames = [0; FRAMES];
+            let count = names.stack(event.stack, &mut frames);
+            this.stack(names, frames.get(..count).unwrap_or(&[]));
         });
     }
 }
@@ -292,14 +295,7 @@ fn details(json: &mut Writer<'_>, verdict: &Verdict<'_>, names: &(impl Names + ?
             json.address("address", block.payload);
             json.number("size", block.size as u64);
             json.number("align", block.align as u64);
-            json.string(
-                "state",
-                if block.state == SlotState::Live {
-                    b"live"
-                } else {
-                    b"freed"
-                },
-            );
+            json.string("state", if block.is_live() { b"live" } else { b"freed" });
             json.event("allocated", names, &block.allocated);
             if block.freed.when != 0 {
                 json.event("freed", names, &block.freed);

@@ -1,5 +1,6 @@
 //! Layer 7: the debug pool. Every object on pages of its own between guards, every error explained.
 mod canary;
+pub mod desk;
 mod diagnosis;
 pub mod geometry;
 pub mod handler;
@@ -9,6 +10,7 @@ mod record;
 pub mod scene;
 mod stacks;
 pub mod text;
+mod unwind;
 pub mod verdict;
 mod wishes;
 

@@ -1,6 +1,7 @@
 //! What is known where an error was caught: plain data, collected before anything is judged.
 
 use super::record::{Record, StackId};
+use super::stacks::FRAMES;
 use crate::mmu::addr::{Access, Rights};
 use crate::os::PageState;
 pub use crate::os::{Ground, Location};
@@ -123,8 +124,8 @@ pub struct Incident<'i> {
 
 /// Where the rest of a report is looked up.
 pub trait Names {
-    /// A call stack, innermost first; empty if there is none.
-    fn stack(&self, id: StackId) -> &[usize];
+    /// Puts a call stack into `frames`, innermost first. How many there were.
+    fn stack(&self, id: StackId, frames: &mut [usize; FRAMES]) -> usize;
     /// The module of an instruction.
     fn locate(&self, pc: usize) -> Option<Location<'_>>;
     /// The name of a thread, which may be gone.

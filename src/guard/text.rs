@@ -1,7 +1,8 @@
 //! Reports as text: one line that says it all, then the call stacks.
 
-use super::record::{Event, SlotState};
+use super::record::{Event, Record};
 use super::scene::{Ground, Incident, Names, REGISTERS};
+use super::stacks::FRAMES;
 use super::verdict::{Occasion, Place, Refusal, Verdict, Why};
 use crate::mmu::addr::Access;
 use crate::report::{Line, Misuse};
@@ -249,7 +250,7 @@ fn described_by_misuse<B: AsRef<[u8]> + AsMut<[u8]>>(
             call,
             addr,
             why: Why::Near(block, Place::Within(offset)),
-        } if block.state == SlotState::Live => Misuse::InsideChunk {
+        } if block.is_live() => Misuse::InsideChunk {
             call,
             address: addr,
             offset,
@@ -280,11 +281,7 @@ fn described_by_misuse<B: AsRef<[u8]> + AsMut<[u8]>>(
 }
 
 /// Where a pointer lies that is no object's beginning.
-fn near<B: AsRef<[u8]> + AsMut<[u8]>>(
-    line: &mut Line<B>,
-    found: &super::record::Record,
-    place: Place,
-) {
+fn near<B: AsRef<[u8]> + AsMut<[u8]>>(line: &mut Line<B>, found: &Record, place: Place) {
     if let Place::Within(offset) = place {
         line.text("inside a freed block (")
             .count(offset as u64, "byte");
@@ -294,7 +291,7 @@ fn near<B: AsRef<[u8]> + AsMut<[u8]>>(
         return;
     }
     distance(line, place);
-    line.text(if found.state == SlotState::Live {
+    line.text(if found.is_live() {
         ""
     } else {
         "the freed block "
@@ -363,8 +360,9 @@ impl<'w, N: Names + ?Sized> Writer<'w, N> {
             .count(now.saturating_sub(event.when), "operation")
             .text(" ago:");
         self.end();
-        let names = self.names;
-        self.stack(names.stack(event.stack));
+        let mut frames = [0; FRAMES];
+        let count = self.names.stack(event.stack, &mut frames);
+        self.stack(frames.get(..count).unwrap_or(&[]));
     }
 
     /// A call stack, a line for each frame.

@@ -22,10 +22,13 @@ mod alternate;
 mod audit;
 mod call;
 mod caller;
+mod elf;
 mod extents;
 mod flaky;
+mod ground;
 mod kernel;
 mod ledger;
+mod lines;
 mod modules;
 mod nodes;
 mod pages;
@@ -41,9 +44,11 @@ pub use caller::Caller;
 pub(crate) use caller::with_caller;
 pub use extents::{Extents, GRANULE, OWNERS};
 pub use flaky::Flaky;
+pub use ground::{Ground, Survey, Surveyor, survey};
 pub use kernel::{CALLS, Kernel};
 pub use ledger::Ledger;
-pub use modules::{Ground, Location};
+pub use lines::{BUFFER, File, Lines, append, link_target, peek, thread_name};
+pub use modules::{Location, Modules};
 pub use pages::PageVec;
 pub use process::{
     ForkPage, available_cpus, environment, is_secure, no_huge_pages, page_size, random_words,
