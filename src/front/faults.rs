@@ -3,10 +3,13 @@
 use super::guarding::GUARD;
 use super::process::{KERNEL, SETTINGS, SHARED, enter, is_started};
 use crate::config::{Key, Text};
-use crate::guard::desk::{Desk, Style};
+use crate::guard::desk::{Case, Desk, Style};
 use crate::guard::handler::{self, Witness};
+use crate::guard::verdict::{Given, Occasion};
+use crate::guard::{Refusal, of_call, of_canary};
 use crate::os::PageState;
 use crate::os::signals::{Action, Trap};
+use crate::report::{Call, Line, Misuse};
 
 /// Where reports are written.
 pub(super) static DESK: Desk = Desk::new();
@@ -28,9 +31,21 @@ pub fn begin() {
 
 /// Puts the handler in order if this is a new process. The caller has come in.
 #[inline]
-pub(super) fn check_fork() {
+fn check_fork() {
     if handler::enter(&KERNEL, SHARED.generation()) {
         DESK.forked();
+    }
+}
+
+/// Looks after the handler, at each of the pool's operations: see [`handler::recheck`].
+#[inline]
+pub(super) fn check() {
+    /// Of this many operations one looks, and at the beginning more.
+    const EVERY: u64 = 256;
+    check_fork();
+    let now = GUARD.now();
+    if now & (EVERY - 1) == 0 || now.is_power_of_two() {
+        handler::recheck();
     }
 }
 
@@ -73,5 +88,43 @@ impl Witness for Process {
     fn explain(&self, trap: &Trap) {
         let page = trap.addr.map_or(PageState::None, |addr| KERNEL.state(addr));
         DESK.fault(&GUARD, style(), page, trap);
+    }
+}
+
+/// Explains why the pool refused what a call was given; `stack` is where the call came from.
+pub(super) fn explain_call(
+    call: Call,
+    addr: usize,
+    given: Given,
+    refusal: Refusal,
+    stack: &[usize],
+) {
+    let here = 0u8;
+    let case = Case {
+        addr: Some(addr),
+        sp: core::hint::black_box(&raw const here).addr(),
+        stack,
+        signal: None,
+        page: KERNEL.state(addr),
+    };
+    let said = DESK.explain(&GUARD, style(), &case, |scene| match refusal {
+        Refusal::Overwritten(damage) => {
+            let found = match call {
+                Call::Realloc => Occasion::Realloc,
+                _ => Occasion::Free,
+            };
+            let block = GUARD.slots(addr).inside?;
+            Some(of_canary(block, damage, found))
+        }
+        _ => of_call(call, addr, given, scene),
+    });
+    if !said {
+        let mut line = Line::new();
+        Misuse::Foreign {
+            call,
+            address: addr,
+        }
+        .describe(&mut line);
+        line.write_to(2);
     }
 }

@@ -15,6 +15,7 @@ pub mod verdict;
 mod wishes;
 
 pub use canary::Damage;
+pub use diagnosis::{of_call, of_canary, of_fault};
 pub use pool::{CLASSES, GuardTotals, Pool, Refusal, SlotIndex};
 pub use record::{Event, Record, Side, SlotState, StackId};
 pub use stacks::{FRAMES, Stacks};

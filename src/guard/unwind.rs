@@ -9,7 +9,7 @@
 use super::stacks::FRAMES;
 use crate::os::signals::Trap;
 use crate::os::stack::{Bounds, walk};
-use crate::os::{Modules, peek};
+use crate::os::{Modules, entry_point, peek};
 
 /// How far into a function a fault may be, in bytes, so that a call of its beginning is believed.
 const FUNCTION: usize = 16 << 10;
@@ -19,7 +19,9 @@ const WORDS: usize = 512;
 /// The frames of a fault, the instruction itself first. How many there were.
 pub fn of_trap(trap: &Trap, modules: &Modules, frames: &mut [usize; FRAMES]) -> usize {
     let bounds = Bounds::probed(trap.sp, trap.fp);
-    let mut count = walk(trap.pc, trap.fp, bounds, frames);
+    // The instruction may well be at 0.
+    let mut count = walk(trap.pc.max(1), trap.fp, bounds, frames);
+    frames[0] = trap.pc;
     if trap.sp == 0 {
         return count;
     }
@@ -32,11 +34,17 @@ pub fn of_trap(trap: &Trap, modules: &Modules, frames: &mut [usize; FRAMES]) -> 
         insert_second(frames, caller);
         count = (count + 1).min(FRAMES);
     }
+    if count > 1 {
+        return count;
+    }
+    let own = own_module(modules);
     let mut at = trap.sp;
-    for _ in 0..if count < 3 { WORDS } else { 0 } {
+    for _ in 0..WORDS {
         let back = word(at);
         at = at.wrapping_add(size_of::<usize>());
-        if frames.iter().take(count).any(|frame| *frame == back) || call_to(back, modules).is_none()
+        if call_to(back, modules).is_none()
+            || own.is_some() && module_of(back, modules) == own
+            || frames.iter().take(count).any(|frame| *frame == back)
         {
             continue;
         }
@@ -66,14 +74,27 @@ fn word(addr: usize) -> usize {
     }
 }
 
+/// What tells one module from another.
+fn module_of(addr: usize, modules: &Modules) -> Option<usize> {
+    modules.locate(addr).map(|found| found.module.as_ptr().addr())
+}
+
+/// The library that this is, unless it is part of the program: what its calls have left on the
+/// stack is not how the program came to where it is.
+fn own_module(modules: &Modules) -> Option<usize> {
+    let own = module_of(own_module as *const () as usize, modules);
+    let program = module_of(entry_point(), modules);
+    own.filter(|_| own != program)
+}
+
 /// Whether the function that `pc` is in may have been called from before `back`.
 fn is_caller(back: usize, pc: usize, modules: &Modules) -> bool {
     let Some(target) = call_to(back, modules) else {
         return false;
     };
-    let module = |addr| modules.locate(addr).map(|found| found.module.as_ptr());
     // Into another module, or into none, a call goes by a table.
-    module(pc) != module(back) || target.is_some_and(|to| pc.wrapping_sub(to) < FUNCTION)
+    module_of(pc, modules) != module_of(back, modules)
+        || target.is_some_and(|to| pc.wrapping_sub(to) < FUNCTION)
 }
 
 /// Where the call leads that ends at an address: `Some(None)` if that is in a register or in

@@ -51,7 +51,7 @@ pub use lines::{BUFFER, File, Lines, append, link_target, peek, thread_name};
 pub use modules::{Location, Modules};
 pub use pages::PageVec;
 pub use process::{
-    ForkPage, available_cpus, environment, is_secure, no_huge_pages, page_size, random_words,
+    ForkPage, available_cpus, entry_point, environment, is_secure, no_huge_pages, page_size, random_words,
     thread_id, yield_now,
 };
 pub use sim::{Board, Computer, Mark, SIM_CALLS, Sim, SimPlan, Watched};
