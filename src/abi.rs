@@ -43,6 +43,18 @@ pub fn program_starts() {
     front::no_environment();
 }
 
+/// Begins to write every allocation and free to the file that `MALLOC_TRACE` named when the
+/// process began, if it did. A file that is there is emptied.
+pub fn mtrace() {
+    start();
+    front::start_trace();
+}
+
+/// Ends what [`mtrace`] began.
+pub fn muntrace() {
+    front::stop_trace();
+}
+
 /// Whether the statistics are to be printed when the process exits.
 #[must_use]
 pub fn reports_at_exit() -> bool {

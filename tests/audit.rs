@@ -33,6 +33,8 @@ const C_NAMES: &[&str] = &[
     "malloc_usable_size",
     "mallopt",
     "memalign",
+    "mtrace",
+    "muntrace",
     "posix_memalign",
     "pvalloc",
     "realloc",

@@ -114,12 +114,15 @@ const LAW: Law = Law {
         "os/kernel.rs",
         "os/ledger.rs",
         "os/lines.rs",
+        "os/memory.rs",
         "os/mod.rs",
         "os/nodes.rs",
         "os/pages.rs",
         "os/process.rs",
         // The kernel's signal frames.
         "os/signals.rs",
+        "os/sink.rs",
+        "os/stop.rs",
         // The simulation's block of memory.
         "os/sim.rs",
         // Frames of stacks, and what a thread knows of its own.
@@ -169,6 +172,8 @@ const LAW: Law = Law {
         ("front/guarding.rs", "GUARD"),
         ("front/guarding.rs", "STARTED"),
         ("front/guarding.rs", "SWAPPED"),
+        // The file that allocations are traced to.
+        ("front/trace.rs", "TRACE"),
         // What the C library and the kernel tell once.
         ("os/process.rs", "PAGE_SIZE"),
         ("os/process.rs", "environ"),
@@ -176,6 +181,8 @@ const LAW: Law = Law {
         ("os/stack.rs", "MAIN_LOW"),
         ("os/stack.rs", "MAIN_HIGH"),
         ("os/stack.rs", "DEPTH"),
+        // Where threads that are held still meet who stops them.
+        ("os/stop.rs", "PLACE"),
         // Standard error, kept for the statistics at exit.
         ("preload/lifecycle.rs", "STDERR"),
     ],

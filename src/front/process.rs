@@ -83,8 +83,10 @@ fn attach() -> *mut Cache {
         // Whether there are to be caches is not known yet.
         return ENDED.0.get();
     }
-    let direct =
-        !SETTINGS.caches() || SETTINGS.get(Key::Perturb) != 0 || super::guarding::guards_all();
+    let direct = !SETTINGS.caches()
+        || SETTINGS.get(Key::Perturb) != 0
+        || super::guarding::guards_all()
+        || super::trace::may_be();
     let cache = CACHES.claim(&SHARED, direct);
     if cache.is_null() {
         return ENDED.0.get();
@@ -94,6 +96,7 @@ fn attach() -> *mut Cache {
     // From here on this thread can allocate, which asking for the hook may do.
     on_thread_exit(thread_ends);
     super::faults::thread_begins();
+    super::trace::begin_with_process();
     cache
 }
 

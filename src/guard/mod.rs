@@ -5,6 +5,7 @@ mod diagnosis;
 pub mod geometry;
 pub mod handler;
 pub mod json;
+mod leaks;
 mod pool;
 mod record;
 pub mod scene;
@@ -16,6 +17,7 @@ mod wishes;
 
 pub use canary::Damage;
 pub use diagnosis::{of_call, of_canary, of_fault};
+pub use leaks::{Block, Group, Search, Sum};
 pub use pool::{CLASSES, GuardTotals, Pool, Refusal, SlotIndex};
 pub use record::{Event, Record, Side, SlotState, StackId};
 pub use stacks::{FRAMES, Stacks};

@@ -76,7 +76,9 @@ fn word(addr: usize) -> usize {
 
 /// What tells one module from another.
 fn module_of(addr: usize, modules: &Modules) -> Option<usize> {
-    modules.locate(addr).map(|found| found.module.as_ptr().addr())
+    modules
+        .locate(addr)
+        .map(|found| found.module.as_ptr().addr())
 }
 
 /// The library that this is, unless it is part of the program: what its calls have left on the

@@ -29,13 +29,16 @@ mod ground;
 mod kernel;
 mod ledger;
 mod lines;
+mod memory;
 mod modules;
 mod nodes;
 mod pages;
 mod process;
 pub mod signals;
 mod sim;
+mod sink;
 pub mod stack;
+pub mod stop;
 
 pub use crate::mmu::states::PageState;
 pub use alternate::{Alternates, map as alternate_stack, top as alternate_top};
@@ -48,13 +51,15 @@ pub use ground::{Ground, Survey, Surveyor, survey};
 pub use kernel::{CALLS, Kernel};
 pub use ledger::Ledger;
 pub use lines::{BUFFER, File, Lines, append, link_target, peek, thread_name};
+pub use memory::{Area, Reader, each_area};
 pub use modules::{Location, Modules};
 pub use pages::PageVec;
 pub use process::{
-    ForkPage, available_cpus, entry_point, environment, is_secure, no_huge_pages, page_size, random_words,
-    thread_id, yield_now,
+    ForkPage, available_cpus, entry_point, environment, is_secure, no_huge_pages, page_size,
+    random_words, thread_id, yield_now,
 };
 pub use sim::{Board, Computer, Mark, SIM_CALLS, Sim, SimPlan, Watched};
+pub use sink::{Sink, process_id};
 
 /// Turns addresses inside the memory that an [`Os`] hands out into pointers: the only place
 /// where an integer becomes a pointer.
