@@ -136,9 +136,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Line<B> {
     /// Writes the line and a newline to a file descriptor and empties it. Errors are ignored:
     /// there is nobody to tell.
     pub fn write_to(&mut self, fd: i32) {
-        let bytes = self.end().as_bytes();
-        // SAFETY: the pointer and length describe the initialised part of our own buffer.
-        unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) };
+        write(fd, self.end().as_bytes());
         self.clear();
     }
 }
@@ -147,6 +145,12 @@ impl Default for Line {
     fn default() -> Line {
         Line::new()
     }
+}
+
+/// Writes bytes to a file descriptor, at once. Errors are ignored: there is nobody to tell.
+pub fn write(fd: i32, bytes: &[u8]) {
+    // SAFETY: the pointer and length describe the bytes.
+    unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) };
 }
 
 /// Which call was given a bad pointer.

@@ -19,6 +19,7 @@ const C_NAMES: &[&str] = &[
     "calloc",
     "cfree",
     "fencepost_audit",
+    "fencepost_leak_check",
     "free",
     "free_aligned_sized",
     "free_sized",
@@ -168,6 +169,10 @@ fn imports_neither_allocate_nor_lock() {
         "memmove",
         "memset",
         "strlen",
+        // Signal actions, under the name that no program replaces.
+        "__sigaction",
+        // Only for leaks that may be suppressed: with nothing held, and no thread held still.
+        "dladdr",
         // Once per process or thread, with nothing held, and prepared for being re-entered: a
         // key beyond the 32nd, and a tenth handler, are stored in memory from calloc.
         "pthread_key_create",

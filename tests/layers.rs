@@ -86,7 +86,9 @@ const LAW: Law = Law {
         "front/counters.rs",
         "front/diagnosis.rs",
         "front/guarding.rs",
+        "front/leaks.rs",
         "front/mod.rs",
+        "front/modules.rs",
         "front/process.rs",
         "global.rs",
         // Guarded objects and their records.
@@ -150,8 +152,16 @@ const LAW: Law = Law {
         ("front/guarding.rs", "GUARD"),
         ("front/guarding.rs", "STARTED"),
         ("front/guarding.rs", "SWAPPED"),
+        // The stacks of threads that have ended.
+        ("front/leaks.rs", "ENDED"),
+        ("front/leaks.rs", "ENDED_COUNT"),
+        // Where a trace looks instructions up.
+        ("front/modules.rs", "TABLE"),
         // The file that allocations are traced to.
         ("front/trace.rs", "TRACE"),
+        // Who reports at the end of a Rust program.
+        ("global.rs", "IN_USE"),
+        ("global.rs", "FINISH"),
         // What the C library and the kernel tell once.
         ("os/process.rs", "PAGE_SIZE"),
         ("os/process.rs", "environ"),

@@ -9,12 +9,14 @@ mod audit;
 mod counters;
 mod diagnosis;
 mod guarding;
+mod leaks;
 mod modules;
 mod process;
 mod trace;
 
 pub use audit::{audit, print_audit};
 pub use counters::{arena_snapshot, exit_report, snapshot};
+pub use leaks::{Leaks, exit_leaks, leaks, print_leaks};
 pub use process::{Source, init, no_environment};
 pub use trace::{start as start_trace, stop as stop_trace};
 

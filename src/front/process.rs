@@ -104,6 +104,7 @@ unsafe extern "C" fn thread_ends(_: *mut c_void) {
     if cache.is_null() || cache == ENDED.0.get() {
         return;
     }
+    super::leaks::thread_ends();
     SHARED.enter();
     Thread::set_cache(ENDED.0.get());
     // SAFETY: this thread's cache, which it has just let go of.
@@ -175,6 +176,7 @@ fn start(source: Source, guard: u32) {
 }
 
 unsafe extern "C" fn forked() {
+    os::stop::forget_stopper();
     SHARED.forked();
 }
 

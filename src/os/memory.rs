@@ -42,6 +42,19 @@ pub struct Area {
     pub shared_memory: bool,
 }
 
+impl Area {
+    /// Nothing.
+    pub const NONE: Area = Area {
+        start: 0,
+        end: 0,
+        rights: Rights::NONE,
+        shared: false,
+        file: false,
+        stack: false,
+        shared_memory: false,
+    };
+}
+
 /// Passes all areas on, in order; `false` from `look` ends it.
 ///
 /// # Errors
@@ -151,6 +164,11 @@ impl<O: Os + Copy> Reader<O> {
             }
         }
         self.window.get(number - self.first).copied()
+    }
+
+    /// Whether the page at an address is a guard without a mapping of its own.
+    pub fn is_guard(&mut self, addr: usize) -> bool {
+        self.entry(addr).is_some_and(|entry| entry & GUARD != 0)
     }
 
     /// Passes on each aligned word of `from..to` that can be read. Pages that were never written
