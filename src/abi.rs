@@ -15,6 +15,8 @@
 ))]
 pub mod cxx;
 mod info;
+#[cfg(target_env = "gnu")]
+pub mod signals;
 
 use core::ffi::{c_int, c_void};
 use core::ptr;

@@ -60,6 +60,7 @@ const LAW: Law = Law {
         "abi.rs",
         "abi/cxx.rs",
         "abi/info.rs",
+        "abi/signals.rs",
         // Heaps and mappings shared between threads.
         "arena/depot.rs",
         "arena/maps.rs",
@@ -91,6 +92,8 @@ const LAW: Law = Law {
         "front/modules.rs",
         "front/process.rs",
         "global.rs",
+        // Called by the kernel; calls the program's handlers.
+        "guard/handler.rs",
         // Guarded objects and their records.
         "guard/canary.rs",
         "guard/pool.rs",
@@ -103,6 +106,7 @@ const LAW: Law = Law {
         "heap/grow.rs",
         "heap/mod.rs",
         // System calls.
+        "os/alternate.rs",
         "os/audit.rs",
         "os/call.rs",
         "os/caller.rs",
@@ -117,6 +121,8 @@ const LAW: Law = Law {
         "os/process.rs",
         "os/sink.rs",
         "os/stop.rs",
+        // The kernel's signal frames.
+        "os/signals.rs",
         // The simulation's block of memory.
         "os/sim.rs",
         // Frames of stacks, and what a thread knows of its own.
@@ -125,6 +131,7 @@ const LAW: Law = Law {
         "preload/lib.rs",
         "preload/lifecycle.rs",
         "preload/operators.rs",
+        "preload/signals.rs",
         // write(2) and abort.
         "report.rs",
         // `RawMutex` is an unsafe trait.
@@ -148,6 +155,17 @@ const LAW: Law = Law {
         ("front/process.rs", "READ"),
         ("front/process.rs", "DIRECT_MALLOCS"),
         ("front/process.rs", "DIRECT_FREES"),
+        // The handler of faults: what the program wants of its signals, who reports, where.
+        ("guard/handler.rs", "WISHES"),
+        ("guard/handler.rs", "WITNESS"),
+        ("guard/handler.rs", "INTERPOSED"),
+        ("guard/handler.rs", "PROCESS"),
+        ("guard/handler.rs", "GENERATION"),
+        ("guard/handler.rs", "REPORTER"),
+        ("guard/handler.rs", "REPORT_STACK"),
+        ("guard/handler.rs", "ALTERNATES"),
+        ("guard/handler.rs", "LAST"),
+        ("front/faults.rs", "WITNESS"),
         // The pool of guarded objects.
         ("front/guarding.rs", "GUARD"),
         ("front/guarding.rs", "STARTED"),

@@ -24,10 +24,9 @@ use crate::config::{Key, Text};
 use crate::guard::scene::Names;
 use crate::guard::{Block, FRAMES, Group, Search, Sum, json, text};
 use crate::mmu::addr::Rights;
+use crate::os::signals::process_id;
 use crate::os::stop::{RED_ZONE, World, own_registers};
-use crate::os::{
-    Area, Kernel, Ledger, Os, OsError, PageState, PageVec, Reader, Sink, each_area, process_id,
-};
+use crate::os::{Area, Kernel, Ledger, Os, OsError, PageState, PageVec, Reader, Sink, each_area};
 use crate::report::Line;
 use crate::sync::overlay::{AtomicUsize, Ordering};
 
@@ -371,7 +370,7 @@ impl Teller<'_> {
         let line = json::line(&mut buffer, |json| {
             json.string("kind", b"leak");
             json.string("message", message.as_bytes());
-            json.number("pid", process_id());
+            json.number("pid", process_id().into());
             json.flag("reachable", false);
             json.number("blocks", group.blocks as u64);
             json.number("bytes", group.bytes as u64);
@@ -405,7 +404,7 @@ impl Teller<'_> {
         let mut buffer = [0; TEXT];
         let line = json::line(&mut buffer, |json| {
             json.string("kind", b"leaks");
-            json.number("pid", process_id());
+            json.number("pid", process_id().into());
             for (key, sum) in [
                 ("lost", leaks.lost),
                 ("reachable", leaks.reachable),

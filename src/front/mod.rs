@@ -8,6 +8,7 @@
 mod audit;
 mod counters;
 mod diagnosis;
+mod faults;
 mod guarding;
 mod leaks;
 mod modules;
@@ -16,6 +17,7 @@ mod trace;
 
 pub use audit::{audit, print_audit};
 pub use counters::{arena_snapshot, exit_report, snapshot};
+pub use faults::wish;
 pub use leaks::{Leaks, exit_leaks, leaks, print_leaks};
 pub use process::{Source, init, no_environment};
 pub use trace::{start as start_trace, stop as stop_trace};

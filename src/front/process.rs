@@ -96,6 +96,7 @@ fn attach() -> *mut Cache {
     // From here on this thread can allocate, which asking for the hook may do.
     on_thread_exit(thread_ends);
     super::trace::begin_with_process();
+    super::faults::thread_begins();
     cache
 }
 
@@ -106,6 +107,7 @@ unsafe extern "C" fn thread_ends(_: *mut c_void) {
     }
     super::leaks::thread_ends();
     SHARED.enter();
+    super::faults::thread_ends();
     Thread::set_cache(ENDED.0.get());
     // SAFETY: this thread's cache, which it has just let go of.
     unsafe { CACHES.give_back(&SHARED, cache) };
@@ -173,6 +175,9 @@ fn start(source: Source, guard: u32) {
     }
     set_exit_hook(thread_ends);
     STARTED.store(YES, Ordering::Release);
+    if SETTINGS.get(Key::Guard) != 0 {
+        super::faults::begin();
+    }
 }
 
 unsafe extern "C" fn forked() {

@@ -2,6 +2,7 @@
 mod canary;
 mod diagnosis;
 pub mod geometry;
+pub mod handler;
 pub mod json;
 mod leaks;
 mod pool;
@@ -10,6 +11,7 @@ pub mod scene;
 mod stacks;
 pub mod text;
 pub mod verdict;
+mod wishes;
 
 pub use canary::Damage;
 pub use leaks::{Block, Group, Search, Sum};

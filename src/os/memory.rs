@@ -7,7 +7,8 @@
 
 use super::call::system_call;
 use super::lines::{BUFFER, File, Lines};
-use super::{Os, OsError, PageState, Prot, Region, process_id};
+use super::signals::process_id;
+use super::{Os, OsError, PageState, Prot, Region};
 use crate::mmu::addr::Rights;
 use crate::mmu::listing;
 

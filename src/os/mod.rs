@@ -18,6 +18,7 @@
 //! [`Kernel`] is the real thing, [`Flaky`] makes the n-th call fail.
 #![allow(unsafe_code)] // Mapping and unmapping memory cannot be checked by the compiler.
 
+mod alternate;
 mod audit;
 mod call;
 mod caller;
@@ -33,12 +34,14 @@ mod modules;
 mod nodes;
 mod pages;
 mod process;
+pub mod signals;
 mod sim;
 mod sink;
 pub mod stack;
 pub mod stop;
 
 pub use crate::mmu::states::PageState;
+pub use alternate::{Alternates, map as alternate_stack, top as alternate_top};
 pub use audit::{Audit, Contradiction, Finding, audit};
 pub use caller::Caller;
 pub(crate) use caller::with_caller;
@@ -56,7 +59,7 @@ pub use process::{
     thread_id, yield_now,
 };
 pub use sim::{Board, Computer, Mark, SIM_CALLS, Sim, SimPlan, Watched};
-pub use sink::{Sink, process_id};
+pub use sink::Sink;
 
 /// Turns addresses inside the memory that an [`Os`] hands out into pointers: the only place
 /// where an integer becomes a pointer.

@@ -21,9 +21,10 @@
 //! as late as it likes.
 #![allow(unsafe_code)] // Signals, system calls, slots in raw pages.
 
-use super::call::{keeping_errno, system_call};
+use super::call::system_call;
 use super::lines::Lines;
-use super::{Os, OsError, PageState, PageVec, Prot, Region, process_id, thread_id};
+use super::signals::{self, Action, process_id, thread_id};
+use super::{Os, OsError, PageState, PageVec, Prot, Region};
 use crate::sync::overlay::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use core::ffi::{c_int, c_void};
 
@@ -128,7 +129,7 @@ pub struct World<O: Os + Copy> {
     threads: PageVec<Thread, 1>,
     round: u32,
     signal: c_int,
-    before: libc::sigaction,
+    before: Action,
 }
 
 impl<O: Os + Copy> World<O> {
@@ -284,11 +285,14 @@ impl<O: Os + Copy> Drop for World<O> {
             .store(self.round.wrapping_add(1), Ordering::Release);
         futex_wake(&PLACE.round);
         // Signals that are still pending are dropped with the action, then it is as it was.
-        // SAFETY: all zero is a valid action.
-        let mut ignore: libc::sigaction = unsafe { core::mem::zeroed() };
-        ignore.sa_sigaction = libc::SIG_IGN;
-        action(self.signal, Some(&ignore));
-        action(self.signal, Some(&self.before));
+        let ignore = Action {
+            handler: libc::SIG_IGN,
+            ..Action::DEFAULT
+        };
+        for action in [ignore, self.before] {
+            // SAFETY: no function, or the one that was there before.
+            let _ = unsafe { signals::exchange(self.signal, Some(action)) };
+        }
         self.threads.release(&self.os);
         PLACE.busy.store(false, Ordering::Release);
     }
@@ -305,69 +309,39 @@ pub fn forget_stopper() {
     }
 }
 
-unsafe extern "C" {
-    /// The C library's own, which no program replaces by name.
-    #[cfg_attr(target_env = "gnu", link_name = "__sigaction")]
-    #[cfg_attr(not(target_env = "gnu"), link_name = "sigaction")]
-    fn real_sigaction(
-        signal: c_int,
-        new: *const libc::sigaction,
-        old: *mut libc::sigaction,
-    ) -> c_int;
-}
-
-/// What is done on a signal; sets it if `new` says something.
-fn action(signal: c_int, new: Option<&libc::sigaction>) -> Option<libc::sigaction> {
-    let new = new.map_or(core::ptr::null(), core::ptr::from_ref);
-    // SAFETY: all zero is a valid action; both pointers are valid or null, and our handler may
-    // run at any time.
-    unsafe {
-        let mut old: libc::sigaction = core::mem::zeroed();
-        let result = keeping_errno(|| real_sigaction(signal, new, &mut old));
-        (result == 0).then_some(old)
-    }
-}
-
 /// Takes a real-time signal that nobody has an action for and that is not blocked here. Returns it
 /// with the action it had.
-fn take_signal() -> Result<(c_int, libc::sigaction), OsError> {
+fn take_signal() -> Result<(c_int, Action), OsError> {
     /// The last ones are what programs begin with that count downwards.
     const FIRST: c_int = 60;
     const LAST: c_int = 35;
-    let blocked = blocked_here();
-    // SAFETY: all zero is a valid action; its mask is set to all ones.
-    let mut ours: libc::sigaction = unsafe { core::mem::zeroed() };
     let handler: unsafe extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) = handle;
-    ours.sa_sigaction = handler as *const () as usize;
-    ours.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART | libc::SA_ONSTACK;
-    // SAFETY: a set is plain bits.
-    unsafe { (&raw mut ours.sa_mask).write_bytes(0xff, 1) };
+    let ours = Action {
+        handler: handler as *const () as usize,
+        flags: libc::SA_SIGINFO | libc::SA_RESTART | libc::SA_ONSTACK,
+        mask: u64::MAX,
+    };
+    let blocked = signals::mask();
     for signal in (LAST..=FIRST).rev() {
-        if blocked & (1 << (signal - 1)) != 0 {
+        if blocked & signals::bit(signal) != 0 {
             continue;
         }
-        if action(signal, None).is_some_and(|now| now.sa_sigaction == libc::SIG_DFL)
-            && let Some(before) = action(signal, Some(&ours))
-        {
-            return Ok((signal, before));
+        // SAFETY: the handler may run at any time, for any reason.
+        unsafe {
+            if signals::exchange(signal, None).is_ok_and(|now| now.handler == libc::SIG_DFL)
+                && let Ok(before) = signals::exchange(signal, Some(ours))
+            {
+                return Ok((signal, before));
+            }
         }
     }
     Err(OsError(libc::EAGAIN))
 }
 
-fn blocked_here() -> u64 {
-    let mut mask = 0u64;
-    let to = (&raw mut mask).expose_provenance();
-    let args = [libc::SIG_BLOCK as usize, 0, to, size_of::<u64>(), 0, 0];
-    // SAFETY: writes one mask.
-    let _ = unsafe { system_call(libc::SYS_rt_sigprocmask, args) };
-    mask
-}
-
 /// Sends a signal to a thread of ours, with a number.
 fn send(thread: u32, signal: c_int, number: usize) -> Result<(), OsError> {
     // As the kernel lays a siginfo out: signal, errno, code; then process, user, value.
-    let sender = process_id();
+    let sender = u64::from(process_id());
     #[cfg(target_pointer_width = "64")]
     let info: [u64; 16] = {
         let code = u64::from(libc::SI_QUEUE as u32);
@@ -459,7 +433,7 @@ fn condition(id: u32, signal: c_int) -> Condition {
         return Condition::Gone;
     };
     let mut found = Condition::Running;
-    let bit = 1u64 << (signal - 1);
+    let bit = signals::bit(signal);
     while let Some(said) = lines.next(|line| {
         let value = |key: &[u8]| line.strip_prefix(key).map(<[u8]>::trim_ascii);
         if let Some(state) = value(b"State:")

@@ -17,6 +17,8 @@ mod lifecycle;
     target_pointer_width = "64"
 ))]
 mod operators;
+#[cfg(target_env = "gnu")]
+mod signals;
 
 use core::ffi::{c_int, c_void};
 
