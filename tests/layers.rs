@@ -91,6 +91,7 @@ const LAW: Law = Law {
         "front/mod.rs",
         "front/modules.rs",
         "front/process.rs",
+        "front/resize.rs",
         "global.rs",
         // Called by the kernel; calls the program's handlers.
         "guard/handler.rs",
@@ -121,6 +122,8 @@ const LAW: Law = Law {
         "os/process.rs",
         "os/sink.rs",
         "os/stop.rs",
+        "os/stop/machine.rs",
+        "os/stop/threads.rs",
         // The kernel's signal frames.
         "os/signals.rs",
         // The simulation's block of memory.
@@ -179,7 +182,6 @@ const LAW: Law = Law {
         ("front/trace.rs", "TRACE"),
         // Who reports at the end of a Rust program.
         ("global.rs", "IN_USE"),
-        ("global.rs", "FINISH"),
         // What the C library and the kernel tell once.
         ("os/process.rs", "PAGE_SIZE"),
         ("os/process.rs", "environ"),
