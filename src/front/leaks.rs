@@ -24,8 +24,8 @@ use crate::config::{Key, Text};
 use crate::guard::scene::Names;
 use crate::guard::{Block, FRAMES, Group, Search, Sum, json, text};
 use crate::mmu::addr::Rights;
-use crate::os::signals::process_id;
-use crate::os::stop::{RED_ZONE, World, own_registers};
+use crate::os::signals::{process_id, thread_id};
+use crate::os::stop::{DESCRIPTOR, RED_ZONE, World, own_registers, thread_pointer};
 use crate::os::{Area, Kernel, Ledger, Os, OsError, PageState, PageVec, Reader, Sink, each_area};
 use crate::report::Line;
 use crate::sync::overlay::{AtomicUsize, Ordering};
@@ -50,18 +50,21 @@ pub struct Leaks {
 /// Groups that are told as text; the others are counted.
 const TOLD: usize = 100;
 
-/// The stack pointers of threads at their end, newest over oldest.
+/// The thread pointers of threads that have ended, newest over oldest.
 static ENDED: [AtomicUsize; 1024] = [const { AtomicUsize::new(0) }; 1024];
 static ENDED_COUNT: AtomicUsize = AtomicUsize::new(0);
 
 /// The calling thread ends: what its stack holds leads nowhere any more.
 pub(super) fn thread_ends() {
-    if SETTINGS.get(Key::Guard) != 0 {
-        let here = 0u8;
-        let sp = core::hint::black_box(&raw const here).addr();
+    // The first thread's data do not lie on its stack.
+    if SETTINGS.get(Key::Guard) == 0 || thread_id() == process_id() {
+        return;
+    }
+    let pointer = thread_pointer();
+    if pointer != 0 {
         let number = ENDED_COUNT.fetch_add(1, Ordering::Relaxed);
         if let Some(slot) = ENDED.get(number % ENDED.len()) {
-            slot.store(sp, Ordering::Relaxed);
+            slot.store(pointer, Ordering::Relaxed);
         }
     }
 }
@@ -203,28 +206,39 @@ impl Roots<'_> {
         for area in self.areas {
             let readable = area.rights.holds(Rights::READ);
             if readable && (!area.shared || area.shared_memory) {
-                let from = self.in_use(area, below, reader);
+                let (from, to) = self.in_use(area, below, reader);
                 let (pool, len) = GUARD.range();
                 let private = !area.shared;
-                self.range(from, area.end.min(pool), private, reader, search);
-                let behind = from.max(pool + len);
-                self.range(behind, area.end, private, reader, search);
+                self.range(from, to.min(pool), private, reader, search);
+                self.range(from.max(pool + len), to, private, reader, search);
             }
             below = Some(area);
         }
     }
 
-    /// Where the part of an area begins that is in use: a stack grows downwards from its end.
-    fn in_use(&self, area: &Area, below: Option<&Area>, reader: &mut Reader<Account>) -> usize {
+    /// The part of an area that is in use. A stack grows downwards from its end; of one whose
+    /// thread has ended the C library keeps its own description of the thread for the next.
+    fn in_use(
+        &self,
+        area: &Area,
+        below: Option<&Area>,
+        reader: &mut Reader<Account>,
+    ) -> (usize, usize) {
         let inside = |sp: &usize| *sp >= area.start && *sp < area.end;
         let sp = self.stacks.iter().copied().filter(inside).min();
         let guarded = || below.is_some_and(|b| b.end == area.start && b.rights == Rights::NONE);
         let is_stack = area.stack
             || (!area.file && !area.shared && (guarded() || reader.is_guard(area.start)));
-        match sp {
-            Some(sp) if is_stack => sp,
-            None if is_stack && !area.stack && self.all_stopped && was_ended(area) => area.end,
-            _ => area.start,
+        match (sp, ended_in(area)) {
+            (Some(sp), _) if is_stack => (sp, area.end),
+            (None, Some(thread)) if is_stack && !area.stack && self.all_stopped => {
+                let (before, behind) = DESCRIPTOR;
+                (
+                    thread.saturating_sub(before).max(area.start),
+                    thread.saturating_add(behind).min(area.end),
+                )
+            }
+            _ => (area.start, area.end),
         }
     }
 
@@ -255,12 +269,11 @@ impl Roots<'_> {
     }
 }
 
-/// Whether a thread has ended whose stack this was.
-fn was_ended(area: &Area) -> bool {
-    ENDED.iter().any(|sp| {
-        let sp = sp.load(Ordering::Relaxed);
-        sp >= area.start && sp < area.end
-    })
+/// The thread pointer of a thread that has ended and whose stack this was.
+fn ended_in(area: &Area) -> Option<usize> {
+    let pointers = ENDED.iter().map(|slot| slot.load(Ordering::Relaxed));
+    let mut inside = pointers.filter(|p| *p >= area.start && *p < area.end);
+    inside.next()
 }
 
 /// Groups what is lost, and tells it.

@@ -24,7 +24,7 @@
 mod machine;
 mod threads;
 
-pub use machine::Registers;
+pub use machine::{DESCRIPTOR, Registers, thread_pointer};
 
 use super::call::system_call;
 use super::signals::{self, Action, process_id, thread_id};

@@ -39,6 +39,20 @@ mod cpu {
         }
     }
 
+    /// Where the C library's description of a thread lies: bytes before and behind the thread
+    /// pointer.
+    pub const DESCRIPTOR: (usize, usize) = (0, 1 << 20);
+
+    /// What thread-local data is reached by; 0 if that is not known to lie on the stack.
+    pub fn thread_pointer() -> usize {
+        let pointer: usize;
+        // SAFETY: reads the thread pointer.
+        unsafe {
+            core::arch::asm!("mov {}, qword ptr fs:[0]", out(reg) pointer, options(readonly, nostack, preserves_flags));
+        }
+        pointer
+    }
+
     /// How many registers a function must keep for its caller.
     pub const KEPT: usize = 6;
 
@@ -83,6 +97,20 @@ mod cpu {
             // The records behind the registers, in which those for vectors lie.
             vector: (from + size_of_val(&machine.regs), end),
         }
+    }
+
+    /// Where the C library's description of a thread lies: bytes before and behind the thread
+    /// pointer.
+    pub const DESCRIPTOR: (usize, usize) = (4096, 16);
+
+    /// What thread-local data is reached by; 0 if that is not known to lie on the stack.
+    pub fn thread_pointer() -> usize {
+        let pointer: usize;
+        // SAFETY: reads the thread pointer.
+        unsafe {
+            core::arch::asm!("mrs {}, tpidr_el0", out(reg) pointer, options(nomem, nostack, preserves_flags));
+        }
+        pointer
     }
 
     /// How many registers a function must keep for its caller.
@@ -131,6 +159,15 @@ mod cpu {
         }
     }
 
+    /// Where the C library's description of a thread lies: bytes before and behind the thread
+    /// pointer.
+    pub const DESCRIPTOR: (usize, usize) = (0, 0);
+
+    /// What thread-local data is reached by; 0 if that is not known to lie on the stack.
+    pub fn thread_pointer() -> usize {
+        0
+    }
+
     /// How many registers a function must keep for its caller.
     pub const KEPT: usize = 1;
 
@@ -141,4 +178,5 @@ mod cpu {
     }
 }
 
+pub use cpu::{DESCRIPTOR, thread_pointer};
 pub(super) use cpu::{KEPT, own, registers};
