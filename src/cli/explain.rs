@@ -28,7 +28,7 @@ pub struct Args {
     json: bool,
 
     #[command(flatten)]
-    suppress: report::Options,
+    suppress: report::SuppressOptions,
 }
 
 /// Prints the file to standard output, explained.

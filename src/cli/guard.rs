@@ -35,7 +35,7 @@ enum Choice {
 /// The options of guard mode.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Guard mode")]
-pub struct Options {
+pub struct GuardOptions {
     /// Catch heap errors: put every object, or about one in N, on pages of its own between guards
     #[arg(
         long,
@@ -71,7 +71,7 @@ pub struct Options {
     report: Option<PathBuf>,
 
     #[command(flatten)]
-    suppress: report::Options,
+    suppress: report::SuppressOptions,
 }
 
 /// A run in guard mode that is about to start.
@@ -89,7 +89,7 @@ enum ReportFile {
     Kept(PathBuf, u64),
 }
 
-impl Options {
+impl GuardOptions {
     /// Prepares guard mode, if it is asked for.
     ///
     /// # Errors

@@ -43,7 +43,7 @@ pub struct Args {
     lib: Option<PathBuf>,
 
     #[command(flatten)]
-    guard: guard::Options,
+    guard: guard::GuardOptions,
 
     /// The program to run, and its arguments
     #[arg(

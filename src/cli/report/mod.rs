@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use crate::symbols::{Symbol, Symbols};
 
 pub use parse::{Amount, Entry, Event, Frame, Report, START, line};
-pub use suppress::{Options, Patterns};
+pub use suppress::{Patterns, SuppressOptions};
 
 /// Whether the frame at `index` holds the address of an instruction, not of what follows a call.
 pub fn is_exact(index: usize, fault: bool) -> bool {

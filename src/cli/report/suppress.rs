@@ -9,7 +9,7 @@ use crate::symbols::Symbol;
 
 /// The options that name patterns.
 #[derive(Debug, Clone, Default, clap::Args)]
-pub struct Options {
+pub struct SuppressOptions {
     /// Leave out leaks that were allocated below what matches: a function, a source file, or a
     /// program or library, with * for any characters
     #[arg(long, value_name = "PATTERN")]
@@ -20,7 +20,7 @@ pub struct Options {
     suppressions: Vec<PathBuf>,
 }
 
-impl Options {
+impl SuppressOptions {
     /// All patterns that the options name.
     ///
     /// # Errors
