@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::failure::{Failure, say};
 use crate::report::{self, Explainer, START};
+use crate::symbols::Symbols;
 
 /// Put functions, files and lines into reports of guard mode
 ///
@@ -14,7 +15,7 @@ use crate::report::{self, Explainer, START};
 /// whose other lines pass unchanged. Every frame that names a program or library and an
 /// offset gets the function, the source file and the line, and the functions that are inlined
 /// there. The debug information must be that of the program that ran: in the file itself,
-/// or by build id below /usr/lib/debug.
+/// or in one of its own, found by build id below /usr/lib/debug/.build-id.
 ///
 /// A line that is no report ends the command with status 125 when all others are printed.
 #[derive(Debug, clap::Args)]
@@ -27,6 +28,10 @@ pub struct Args {
     #[arg(long)]
     json: bool,
 
+    /// Look for debug information here, too, below .build-id
+    #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
+    debug_dir: Vec<PathBuf>,
+
     #[command(flatten)]
     suppress: report::SuppressOptions,
 }
@@ -36,7 +41,8 @@ pub struct Args {
 /// # Errors
 /// When it cannot be read, or has lines that are no reports.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let mut explainer = Explainer::new(args.suppress.patterns()?);
+    let symbols = Symbols::new(args.debug_dir.clone());
+    let mut explainer = Explainer::new(symbols, args.suppress.patterns()?);
     let name = match args.file == Path::new("-") {
         true => "standard input".to_string(),
         false => args.file.display().to_string(),

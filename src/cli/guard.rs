@@ -12,6 +12,7 @@ use tempfile::TempPath;
 use crate::child::{Child, end_as, survive_closed_pipes};
 use crate::failure::{Failure, say};
 use crate::report::{self, Explainer};
+use crate::symbols::Symbols;
 
 /// Where in its pages an object lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -101,7 +102,7 @@ impl GuardOptions {
                 false => Err(Failure::own("--suppress and --suppressions need --guard")),
             };
         };
-        let explainer = Explainer::new(self.suppress.patterns()?);
+        let explainer = Explainer::new(Symbols::new(Vec::new()), self.suppress.patterns()?);
         let file = ReportFile::new(self.report.as_deref())?;
         let text = |text: &dyn ToString| OsString::from(text.to_string());
         let mut variables = vec![

@@ -35,12 +35,22 @@ pub struct Symbol {
 }
 
 /// Reads modules, each once.
-#[derive(Default)]
 pub struct Symbols {
     modules: HashMap<PathBuf, Option<Module>>,
+    /// Where separate debug files lie.
+    debug: Vec<PathBuf>,
 }
 
 impl Symbols {
+    /// Nothing is read yet. `debug`: directories with debug files, besides the system's.
+    pub fn new(mut debug: Vec<PathBuf>) -> Symbols {
+        debug.push(DEBUG_FILES.into());
+        Symbols {
+            modules: HashMap::new(),
+            debug,
+        }
+    }
+
     /// What lies at `address`, an address of the file (what `addr2line -e module` takes).
     ///
     /// The innermost of inlined functions comes first; each one is inlined into the next. Nothing
@@ -51,7 +61,7 @@ impl Symbols {
             return Vec::new();
         }
         if !self.modules.contains_key(Path::new(module)) {
-            let read = Module::read(Path::new(module));
+            let read = Module::read(Path::new(module), &self.debug);
             self.modules.insert(module.into(), read);
         }
         match self.modules.get(Path::new(module)) {
@@ -75,7 +85,7 @@ struct Function {
 }
 
 impl Module {
-    fn read(path: &Path) -> Option<Module> {
+    fn read(path: &Path, debug: &[PathBuf]) -> Option<Module> {
         // What is no file, such as a pipe, could keep us waiting.
         if !path.metadata().ok()?.is_file() {
             return None;
@@ -83,14 +93,15 @@ impl Module {
         let cache = ReadCache::new(File::open(path).ok()?);
         let file = object::File::parse(&cache).ok()?;
         let mut functions = functions(&file);
-        let separate = file.build_id().ok().flatten().and_then(debug_file);
+        let id = file.build_id().ok().flatten();
+        let separate = id.and_then(|id| debug_file(id, debug));
         let mut lines = None;
         if file.section_by_name(".debug_info").is_some() || separate.is_none() {
-            lines = load(path, &file);
+            lines = load(path, &file, debug);
         } else if let Some(separate) = separate {
             let cache = ReadCache::new(File::open(&separate).ok()?);
             if let Ok(file) = object::File::parse(&cache) {
-                lines = load(&separate, &file);
+                lines = load(&separate, &file, debug);
                 functions.extend(self::functions(&file));
             }
         }
@@ -172,19 +183,20 @@ fn functions<'data>(file: &impl Object<'data>) -> Vec<Function> {
 }
 
 /// The debug information of the file at `path`, which was opened as `file`.
-fn load<'data>(path: &Path, file: &impl Object<'data>) -> Option<Loader> {
+fn load<'data>(path: &Path, file: &impl Object<'data>, debug: &[PathBuf]) -> Option<Loader> {
     // What several packages share of it may lie in a file of its own.
     let shared = file.gnu_debugaltlink().ok().flatten();
-    let shared = shared.and_then(|(_, id)| debug_file(id));
+    let shared = shared.and_then(|(_, id)| debug_file(id, debug));
     Loader::new_with_sup(path, shared.as_deref())
         .or_else(|_| Loader::new(path))
         .ok()
 }
 
 /// The separate debug file with this build id.
-fn debug_file(id: &[u8]) -> Option<PathBuf> {
+fn debug_file(id: &[u8], debug: &[PathBuf]) -> Option<PathBuf> {
     let hex: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
     let (directory, name) = hex.split_at_checked(2)?;
-    let path = format!("{DEBUG_FILES}/.build-id/{directory}/{name}.debug");
-    Path::new(&path).is_file().then(|| path.into())
+    let path = format!(".build-id/{directory}/{name}.debug");
+    let mut paths = debug.iter().map(|debug| debug.join(&path));
+    paths.find(|path| path.is_file())
 }

@@ -41,13 +41,16 @@ struct Suppressed {
 }
 
 impl Explainer {
-    /// An explainer that leaves out leaks by `patterns`.
-    pub fn new(patterns: Patterns) -> Explainer {
+    /// An explainer with these symbols that leaves out leaks by `patterns`.
+    pub fn new(symbols: Symbols, patterns: Patterns) -> Explainer {
         Explainer {
-            symbols: Symbols::default(),
+            symbols,
             patterns,
             suppressed: Suppressed::default(),
-            directory: std::env::current_dir().ok(),
+            // Below / is everything.
+            directory: std::env::current_dir()
+                .ok()
+                .filter(|path| path.parent().is_some()),
             process: None,
         }
     }
