@@ -65,7 +65,7 @@ pub struct GuardOptions {
 
     /// How many freed objects stay guarded
     #[arg(long, value_name = "COUNT", requires = "guard")]
-    quarantine: Option<u64>,
+    quarantine: Option<u32>,
 
     /// Also add the reports to a file, as lines of JSON
     #[arg(long, value_name = "FILE", requires = "guard", value_hint = clap::ValueHint::FilePath)]
