@@ -76,7 +76,8 @@ const LAW: Law = Law {
         "chunk/list.rs",
         "chunk/mod.rs",
         "chunk/stack.rs",
-        // exec and the C entry point.
+        // fork and signals, exec, the C entry point.
+        "cli/child.rs",
         "cli/exec.rs",
         "cli/main.rs",
         // The environment block.
