@@ -5,7 +5,7 @@ use super::process::{KERNEL, KEYS, SETTINGS, SHARED, enter};
 use super::{UNKNOWN, free};
 use crate::cache::{Cache, Thread};
 use crate::config::Key;
-use crate::guard::verdict::Given;
+use crate::guard::verdict::{Given, Occasion};
 use crate::guard::{Event, FRAMES, GuardTotals, Pool, Refusal, Side};
 use crate::os::{self, Caller, Kernel, Ledger, Region, with_caller};
 use crate::report::Call;
@@ -198,12 +198,29 @@ pub(super) fn size_of(call: Call, addr: usize, caller: Caller) -> usize {
     }
 }
 
-/// Looks at the bytes beside every guarded object in use; returns how many were overwritten.
+/// Looks at the bytes beside every guarded object in use, and reports those that were
+/// overwritten; returns how many objects these belong to.
 pub fn sweep() -> usize {
+    look_around(Occasion::Sweep)
+}
+
+/// As [`sweep`], at the end of the process.
+pub(super) fn last_sweep() -> usize {
+    look_around(Occasion::Exit)
+}
+
+fn look_around(occasion: Occasion) -> usize {
+    /// Reports of more would be of one and the same mistake.
+    const TOLD: usize = 20;
     enter();
     GUARD.enter(SHARED.generation());
     let mut found = 0;
-    GUARD.sweep(|_, _| found += 1);
+    GUARD.sweep(|record, damage| {
+        if found < TOLD {
+            super::faults::explain_damage(record, damage, occasion, &[]);
+        }
+        found += 1;
+    });
     found
 }
 

@@ -17,9 +17,9 @@ mod resize;
 mod trace;
 
 pub use audit::{audit, print_audit};
-pub use counters::{arena_snapshot, exit_report, snapshot};
+pub use counters::{arena_snapshot, exit_guarded, exit_report, snapshot};
 pub use faults::wish;
-pub use leaks::{Leaks, exit_leaks, leaks, print_leaks};
+pub use leaks::{Leaks, leaks, print_leaks};
 pub use process::{Source, init, no_environment};
 pub use resize::realloc;
 pub use trace::{start as start_trace, stop as stop_trace};
