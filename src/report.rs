@@ -298,6 +298,11 @@ pub fn abort(misuse: Misuse) -> ! {
     let mut line = Line::new();
     misuse.describe(&mut line);
     line.write_to(2);
+    end()
+}
+
+/// Aborts the process after a report.
+pub fn end() -> ! {
     // SAFETY: abort(3) takes nothing and does not return.
     unsafe { libc::abort() }
 }
