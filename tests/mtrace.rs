@@ -213,6 +213,8 @@ fn numbered(records: &[Record]) -> Vec<(u64, char, usize, u64)> {
 }
 
 /// The same calls, blocks, sizes and places; but for ours being the call, theirs what follows it.
+/// (`reallocarray` is left out, which calls realloc from inside their library, and `pvalloc`, whose
+/// size they round up one byte too far.)
 #[test]
 fn row_117_the_log_is_the_c_librarys() {
     let Some(debug) = debug_library() else { return };
@@ -260,7 +262,8 @@ fn a_whole_process_can_be_traced() {
         // muntrace() ends it, otherwise the process does.
         assert_eq!(of(4321), args.len() - 1, "{log}");
         let sizes: Vec<u64> = remaining(&records).values().map(|r| r.size).collect();
-        assert!(!sizes.contains(&1234) && sizes.contains(&300_000), "{log}");
+        assert_eq!(sizes.contains(&1234), args.len() == 1, "{log}");
+        assert!(sizes.contains(&300_000), "{log}");
     }
 }
 

@@ -70,13 +70,13 @@ static void every_call(void)
     free(q);
     free(r);
     r = valloc(77);
-    q = pvalloc(78);
-    free(q);
     free(r);
 }
 
 static void arrays(void)
 {
+    q = pvalloc(78);
+    free(q);
     q = reallocarray(0, 11, 13);
     q = reallocarray(q, 17, 19);
     q = reallocarray(q, 1000, 1000);
