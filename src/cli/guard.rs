@@ -176,8 +176,14 @@ impl ReportFile {
             }
         };
         let path = file.path();
-        if path.as_os_str().as_bytes().contains(&b'%') {
-            let reason = "the name of the report file may have no % in it";
+        // The library would put in the number of each process.
+        if path
+            .as_os_str()
+            .as_bytes()
+            .windows(2)
+            .any(|two| two == b"%p")
+        {
+            let reason = "the report file is one for all processes: %p is not for its name";
             return Err(fail(path, &reason));
         }
         Ok(file)
