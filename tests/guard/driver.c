@@ -11,6 +11,7 @@
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
@@ -272,7 +273,13 @@ static void access_it(void)
     if (chosen->prepare)
         chosen->prepare(at);
     chosen->run(at);
-    if (!freed)
+    /* What looks at the canary. */
+    const char *end = getenv("DRIVER_END");
+    if (end && !strcmp(end, "realloc"))
+        free(realloc(object, size + 100));
+    else if (end && !strcmp(end, "exit"))
+        exit(0);
+    else if (!freed)
         free(object);
 }
 
@@ -650,12 +657,22 @@ static void *cycles(void *given)
     return 0;
 }
 
+/* The process's own peak in KiB: not what exec inherits, as in rusage. */
+static long peak(void)
+{
+    static char text[8192];
+    int fd = open("/proc/self/status", O_RDONLY);
+    long n = read(fd, text, sizeof text - 1);
+    char *found = n > 0 ? strstr(text, "VmHWM:") : 0;
+    close(fd);
+    return found ? atol(found + 6) : -1;
+}
+
 static void cycle(char **argv)
 {
     struct cycles each[64] = {0};
     pthread_t threads[64];
     struct timespec from, to, cpu_from, cpu_to;
-    struct rusage usage;
     long operations = atol(argv[2]), alive = atol(argv[3]), count = atol(argv[4]);
     if (count < 1 || count > 64 || alive < count || atol(argv[5]) < 1)
         fail("no such cycle");
@@ -679,12 +696,11 @@ static void cycle(char **argv)
     }
     clock_gettime(CLOCK_MONOTONIC, &to);
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu_to);
-    getrusage(RUSAGE_SELF, &usage);
     char line[200];
     int n = snprintf(line, sizeof line, "ns %.1f cpu-ns %.1f rss-kib %ld\n",
                      ((to.tv_sec - from.tv_sec) * 1e9 + (to.tv_nsec - from.tv_nsec)) / operations,
                      ((cpu_to.tv_sec - cpu_from.tv_sec) * 1e9 + (cpu_to.tv_nsec - cpu_from.tv_nsec)) / operations,
-                     usage.ru_maxrss);
+                     peak());
     if (write(1, line, n) != n)
         _exit(91);
 }
