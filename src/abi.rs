@@ -22,7 +22,8 @@ use core::ptr;
 pub use info::{MallInfo, MallInfo2, mallinfo, mallinfo2, malloc_info, malloc_stats};
 
 use crate::config::{Key, TUNABLES};
-use crate::front::{self, Source};
+use crate::front::{self, Source, UNKNOWN};
+use crate::os::{Caller, with_caller};
 use crate::size::ALIGN;
 
 const PTRDIFF_MAX: usize = isize::MAX as usize;
@@ -31,7 +32,13 @@ const PTRDIFF_MAX: usize = isize::MAX as usize;
 /// may be a process's first call does it by itself, once no cache could serve it.
 #[inline]
 pub fn start() {
-    front::init(Source::ProgramBreak);
+    front::init(Source::ProgramBreak, 0);
+}
+
+/// The C library is ready and the program about to run.
+pub fn program_starts() {
+    start();
+    front::no_environment();
 }
 
 /// Whether the statistics are to be printed when the process exits.
@@ -82,19 +89,68 @@ fn or_no_memory(block: *mut u8) -> *mut c_void {
 #[inline]
 #[must_use]
 pub fn malloc(size: usize) -> *mut c_void {
-    let hit = front::cached(size);
+    let hit = front::cached(size, ALIGN);
     if hit.is_null() {
-        malloc_slow(size)
+        // SAFETY: nothing is demanded.
+        unsafe { malloc_slow(size) }
     } else {
         hit.cast()
     }
 }
 
-#[cold]
-#[inline(never)]
-fn malloc_slow(size: usize) -> *mut c_void {
+with_caller! {
+    /// [`malloc`] that no cache served.
+    fn malloc_slow(size: usize) -> *mut c_void => malloc_from;
+    /// [`calloc`] that no cache served.
+    fn calloc_slow(bytes: usize) -> *mut c_void => calloc_from;
+    /// Changes the size of a block, moving it if need be. NULL is allocated anew; size 0 frees
+    /// the block, keeps errno and returns NULL. NULL with ENOMEM if there is no memory: the block
+    /// is then as it was, otherwise it is not to be used any more.
+    pub fn realloc(block: *mut c_void, size: usize) -> *mut c_void => realloc_from;
+    /// Allocates `size` bytes at a multiple of `align`, which is rounded up to a power of two.
+    /// NULL with EINVAL if no power of two is large enough, with ENOMEM if there is no memory.
+    pub fn memalign(align: usize, size: usize) -> *mut c_void => memalign_from;
+    /// Allocates `size` bytes at a multiple of `align`; `size` need not be one. NULL with EINVAL
+    /// if `align` is no power of two, with ENOMEM if there is no memory.
+    pub fn aligned_alloc(align: usize, size: usize) -> *mut c_void => aligned_alloc_from;
+    /// Allocates `size` bytes at a multiple of `align` and stores the block's address in
+    /// `*result`, which can be written. Returns 0, or the error with `*result` as it was: EINVAL
+    /// if `align` is no power of two or no multiple of the size of a pointer, ENOMEM if there is
+    /// no memory. errno is kept.
+    pub fn posix_memalign(result: *mut *mut c_void, align: usize, size: usize) -> c_int => posix_memalign_from;
+    /// Allocates `size` bytes at the beginning of a page. NULL with ENOMEM if there is no memory.
+    pub fn valloc(size: usize) -> *mut c_void => valloc_from;
+    /// Allocates whole pages, as many as `size` bytes need. NULL with ENOMEM if there is no
+    /// memory.
+    pub fn pvalloc(size: usize) -> *mut c_void => pvalloc_from;
+    /// How many bytes of a block may be used, at least what was asked for; 0 for NULL. The
+    /// answer is the same for as long as the block, which is this allocator's and in use, is
+    /// neither freed nor reallocated.
+    pub fn malloc_usable_size(block: *mut c_void) -> usize => usable_size_from;
+}
+
+/// # Safety
+/// None.
+unsafe extern "C" fn malloc_from(size: usize, pc: usize, fp: usize) -> *mut c_void {
     start();
-    or_no_memory(front::malloc(size))
+    or_no_memory(allocate(size, Caller { pc, fp }))
+}
+
+/// A block from the cache, which may have come to be since, or from below.
+fn allocate(size: usize, caller: Caller) -> *mut u8 {
+    let hit = front::cached(size, ALIGN);
+    if hit.is_null() {
+        front::malloc(size, ALIGN, caller)
+    } else {
+        hit
+    }
+}
+
+/// # Safety
+/// None.
+unsafe extern "C" fn calloc_from(bytes: usize, pc: usize, fp: usize) -> *mut c_void {
+    start();
+    or_no_memory(front::calloc(bytes, ALIGN, Caller { pc, fp }))
 }
 
 /// Frees a block; NULL does nothing. errno is kept.
@@ -104,7 +160,7 @@ fn malloc_slow(size: usize) -> *mut c_void {
 #[inline]
 pub unsafe fn free(block: *mut c_void) {
     // SAFETY: the same contract.
-    unsafe { front::free(block.cast()) }
+    unsafe { front::free(block.cast(), UNKNOWN, UNKNOWN) }
 }
 
 /// Allocates an array of `count` elements of `size` bytes, all zero.
@@ -116,9 +172,10 @@ pub unsafe fn free(block: *mut c_void) {
 pub fn calloc(count: usize, size: usize) -> *mut c_void {
     match count.checked_mul(size) {
         Some(bytes) => {
-            let hit = front::cached(bytes);
+            let hit = front::cached(bytes, ALIGN);
             if hit.is_null() {
-                return calloc_slow(bytes);
+                // SAFETY: nothing is demanded.
+                return unsafe { calloc_slow(bytes) };
             }
             // SAFETY: the block has that many bytes and nobody else knows it.
             unsafe { hit.write_bytes(0, bytes) };
@@ -128,34 +185,26 @@ pub fn calloc(count: usize, size: usize) -> *mut c_void {
     }
 }
 
-#[cold]
-#[inline(never)]
-fn calloc_slow(bytes: usize) -> *mut c_void {
-    start();
-    or_no_memory(front::calloc(bytes))
-}
-
-/// Changes the size of a block, moving it if need be. NULL is allocated anew; size 0 frees the
-/// block, keeps errno and returns NULL.
-///
-/// # Errors
-/// NULL with ENOMEM if there is no memory; the block is then as it was.
-///
 /// # Safety
 /// As for [`free`], unless the call fails: then the block stays in use.
-#[inline]
-#[must_use]
-pub unsafe fn realloc(block: *mut c_void, size: usize) -> *mut c_void {
+unsafe extern "C" fn realloc_from(
+    block: *mut c_void,
+    size: usize,
+    pc: usize,
+    fp: usize,
+) -> *mut c_void {
+    let caller = Caller { pc, fp };
     if block.is_null() {
-        return malloc(size);
+        start();
+        return or_no_memory(allocate(size, caller));
     }
     if size == 0 {
         // SAFETY: the same contract.
-        unsafe { front::free(block.cast()) };
+        unsafe { front::free_by(block.cast(), caller) };
         return ptr::null_mut();
     }
     // SAFETY: the block is not null, the rest is the caller's promise.
-    or_no_memory(unsafe { front::realloc(block.cast(), size) })
+    or_no_memory(unsafe { front::realloc(block.cast(), size, ALIGN, caller) })
 }
 
 /// [`realloc`] to `count` elements of `size` bytes.
@@ -176,57 +225,54 @@ pub unsafe fn reallocarray(block: *mut c_void, count: usize, size: usize) -> *mu
 }
 
 /// Allocates with an alignment that is a power of two; null if that cannot be.
-fn aligned(align: usize, size: usize) -> *mut u8 {
+fn aligned(align: usize, size: usize, caller: Caller) -> *mut u8 {
     start();
     if align <= ALIGN {
-        return front::malloc(size);
+        return allocate(size, caller);
     }
     // A block that begins inside what is addressable but whose slack does not.
     if size.checked_add(align).is_none_or(|sum| sum > PTRDIFF_MAX) {
         return ptr::null_mut();
     }
-    front::memalign(align, size)
+    front::memalign(align, size, caller)
 }
 
-/// Allocates `size` bytes at a multiple of `align`, which is rounded up to a power of two.
-///
-/// # Errors
-/// NULL with EINVAL if no power of two is large enough, with ENOMEM if there is no memory.
-#[must_use]
-pub fn memalign(align: usize, size: usize) -> *mut c_void {
+/// # Safety
+/// None.
+unsafe extern "C" fn memalign_from(align: usize, size: usize, pc: usize, fp: usize) -> *mut c_void {
     match align.checked_next_power_of_two() {
-        Some(align) => or_no_memory(aligned(align, size)),
+        Some(align) => or_no_memory(aligned(align, size, Caller { pc, fp })),
         None => fail(libc::EINVAL),
     }
 }
 
-/// Allocates `size` bytes at a multiple of `align`; `size` need not be one.
-///
-/// # Errors
-/// NULL with EINVAL if `align` is no power of two, with ENOMEM if there is no memory.
-#[must_use]
-pub fn aligned_alloc(align: usize, size: usize) -> *mut c_void {
+/// # Safety
+/// None.
+unsafe extern "C" fn aligned_alloc_from(
+    align: usize,
+    size: usize,
+    pc: usize,
+    fp: usize,
+) -> *mut c_void {
     if !align.is_power_of_two() {
         return fail(libc::EINVAL);
     }
-    or_no_memory(aligned(align, size))
+    or_no_memory(aligned(align, size, Caller { pc, fp }))
 }
 
-/// Allocates `size` bytes at a multiple of `align` and stores the block's address in `*result`.
-/// Returns 0, or the error with `*result` as it was; errno is kept.
-///
-/// # Errors
-/// EINVAL if `align` is no power of two or no multiple of the size of a pointer, ENOMEM if there
-/// is no memory.
-///
 /// # Safety
 /// `result` can be written.
-#[must_use]
-pub unsafe fn posix_memalign(result: *mut *mut c_void, align: usize, size: usize) -> c_int {
+unsafe extern "C" fn posix_memalign_from(
+    result: *mut *mut c_void,
+    align: usize,
+    size: usize,
+    pc: usize,
+    fp: usize,
+) -> c_int {
     if !align.is_power_of_two() || align < size_of::<*mut c_void>() {
         return libc::EINVAL;
     }
-    let block = aligned(align, size);
+    let block = aligned(align, size, Caller { pc, fp });
     if block.is_null() {
         return libc::ENOMEM;
     }
@@ -242,48 +288,38 @@ fn page_size() -> usize {
     usize::try_from(bytes).unwrap_or(4096)
 }
 
-/// Allocates `size` bytes at the beginning of a page.
-///
-/// # Errors
-/// NULL with ENOMEM if there is no memory.
-#[must_use]
-pub fn valloc(size: usize) -> *mut c_void {
-    or_no_memory(aligned(page_size(), size))
+/// # Safety
+/// None.
+unsafe extern "C" fn valloc_from(size: usize, pc: usize, fp: usize) -> *mut c_void {
+    or_no_memory(aligned(page_size(), size, Caller { pc, fp }))
 }
 
-/// Allocates whole pages, as many as `size` bytes need.
-///
-/// # Errors
-/// NULL with ENOMEM if there is no memory.
-#[must_use]
-pub fn pvalloc(size: usize) -> *mut c_void {
+/// # Safety
+/// None.
+unsafe extern "C" fn pvalloc_from(size: usize, pc: usize, fp: usize) -> *mut c_void {
     let page = page_size();
     match size.checked_next_multiple_of(page) {
-        Some(bytes) => or_no_memory(aligned(page, bytes)),
+        Some(bytes) => or_no_memory(aligned(page, bytes, Caller { pc, fp })),
         None => fail(libc::ENOMEM),
     }
 }
 
-/// How many bytes of a block may be used, at least what was asked for; 0 for NULL. The answer
-/// is the same for as long as the block is neither freed nor reallocated.
-///
 /// # Safety
 /// `block` is NULL or a block of this allocator that is in use.
-#[inline]
-#[must_use]
-pub unsafe fn malloc_usable_size(block: *mut c_void) -> usize {
+unsafe extern "C" fn usable_size_from(block: *mut c_void, pc: usize, fp: usize) -> usize {
     // SAFETY: the same contract.
-    unsafe { front::usable_size(block.cast()) }
+    unsafe { front::usable_size(block.cast(), Caller { pc, fp }) }
 }
 
-/// [`free`] for a caller who knows the size asked for (C23). The chunk knows it better.
+/// [`free`] for a caller who knows the size asked for (C23). The chunk knows it better; of
+/// guarded objects it is compared.
 ///
 /// # Safety
 /// As for [`free`].
 #[inline]
-pub unsafe fn free_sized(block: *mut c_void, _size: usize) {
+pub unsafe fn free_sized(block: *mut c_void, size: usize) {
     // SAFETY: the same contract.
-    unsafe { free(block) }
+    unsafe { front::free(block.cast(), size, UNKNOWN) }
 }
 
 /// [`free`] for a caller who knows the alignment and size asked for (C23).
@@ -291,9 +327,9 @@ pub unsafe fn free_sized(block: *mut c_void, _size: usize) {
 /// # Safety
 /// As for [`free`].
 #[inline]
-pub unsafe fn free_aligned_sized(block: *mut c_void, _align: usize, _size: usize) {
+pub unsafe fn free_aligned_sized(block: *mut c_void, align: usize, size: usize) {
     // SAFETY: the same contract.
-    unsafe { free(block) }
+    unsafe { front::free(block.cast(), size, align) }
 }
 
 /// Sets a tunable of [`TUNABLES`] that has a `mallopt` constant. Returns 1, or 0 if there is no

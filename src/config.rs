@@ -1,9 +1,14 @@
 //! Layer 0: the tunables, each once, with its names in every dialect, default, range and meaning.
 //!
-//! [`TUNABLES`] is the only list: `mallopt`, the environment, `GLIBC_TUNABLES` and the table in
-//! the README are all read from it. [`Settings`] holds the values. Nothing here allocates, locks
+//! [`TUNABLES`] is the only list of numbers, [`TEXTS`] of texts: `mallopt`, the environment,
+//! `GLIBC_TUNABLES` and the table in the README are all read from them. [`Settings`] holds the
+//! values. Nothing here allocates, locks
 //! or panics, for the environment is read before the first block is handed out.
 #![allow(unsafe_code)] // The environment is an array of C strings, ended by a null pointer.
+
+mod text;
+
+pub use text::{LONGEST, TEXTS, Text, TextTunable};
 
 use core::ffi::{CStr, c_char, c_int};
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
@@ -67,6 +72,22 @@ pub enum Key {
     Stats,
     /// Whether the account of pages is audited at exit.
     Audit,
+    /// Which allocations are guarded.
+    Guard,
+    /// Which end of a guarded object touches a guard.
+    GuardAlign,
+    /// Freed objects that rest as guards.
+    GuardQuarantine,
+    /// Bytes of freed objects that rest.
+    GuardQuarantineBytes,
+    /// Bytes of guarded objects' pages when only some are guarded.
+    GuardBytes,
+    /// Whether errors are reported as text.
+    GuardText,
+    /// Whether lost blocks are reported at exit.
+    GuardLeaks,
+    /// Whether allocations are traced from the start.
+    Mtrace,
 }
 
 /// How many tunables there are.
@@ -81,6 +102,8 @@ pub enum Unit {
     Number,
     /// 0 is off, 1 is on.
     Switch,
+    /// A word of this list; the number is its place.
+    Choice(&'static [&'static str]),
 }
 
 /// One tunable: its names, default, range and meaning.
@@ -137,6 +160,10 @@ impl Tunable {
         Tunable::new(key, Unit::Switch, default as usize, 0, 1)
     }
 
+    const fn choice(key: Key, words: &'static [&'static str]) -> Tunable {
+        Tunable::new(key, Unit::Choice(words), 0, 0, words.len() - 1)
+    }
+
     const fn mallopt(mut self, name: &'static str, constant: c_int) -> Tunable {
         self.mallopt = Some((name, constant));
         self
@@ -161,7 +188,7 @@ impl Tunable {
 /// Every tunable, in the order of [`Key`].
 pub static TUNABLES: [Tunable; COUNT] = TABLE;
 
-const TABLE: [Tunable; 21] = [
+const TABLE: [Tunable; 29] = [
     Tunable::bytes(Key::Mxfast, Native::DEFAULT_MXFAST, Native::MAX_MXFAST)
         .mallopt("M_MXFAST", 1)
         .glibc("mxfast")
@@ -242,6 +269,30 @@ const TABLE: [Tunable; 21] = [
     Tunable::switch(Key::Audit, false)
         .variable("FENCEPOST_AUDIT")
         .says("Whether a preloaded process compares its account of pages with the kernel's at exit."),
+    Tunable::number(Key::Guard, 0, u32::MAX as usize)
+        .variable("FENCEPOST_GUARD")
+        .says("Guard mode: 1 guards every allocation, N one in N at random, 0 none."),
+    Tunable::choice(Key::GuardAlign, &["right", "left", "both"])
+        .variable("FENCEPOST_GUARD_ALIGN")
+        .says("Which end of a guarded object touches a guard: right catches overflow to the byte, left underflow, both takes turns at each place that allocates."),
+    Tunable::number(Key::GuardQuarantine, 131_072, u32::MAX as usize)
+        .variable("FENCEPOST_GUARD_QUARANTINE")
+        .says("How many freed guarded objects rest as guards before their place is used again."),
+    Tunable::bytes(Key::GuardQuarantineBytes, if usize::BITS == 64 { 16 << 30 } else { 64 * MIB }, PTRDIFF_MAX)
+        .variable("FENCEPOST_GUARD_QUARANTINE_BYTES")
+        .says("How many bytes freed guarded objects that rest may have had; only addresses, for their memory is given back at once."),
+    Tunable::bytes(Key::GuardBytes, 8 * MIB, PTRDIFF_MAX)
+        .variable("FENCEPOST_GUARD_BYTES")
+        .says("How much the pages of guarded objects in use may take where only one allocation in N is guarded; while it is spent, none is."),
+    Tunable::switch(Key::GuardText, true)
+        .variable("FENCEPOST_GUARD_TEXT")
+        .says("Whether guard mode reports errors as text on standard error."),
+    Tunable::switch(Key::GuardLeaks, true)
+        .variable("FENCEPOST_GUARD_LEAKS")
+        .says("Whether blocks that nothing points to are reported at exit; by default only where every allocation is guarded."),
+    Tunable::switch(Key::Mtrace, false)
+        .variable("FENCEPOST_MTRACE")
+        .says("Whether `MALLOC_TRACE` traces from the start of a preloaded process to its end, without a call of `mtrace()`."),
 ];
 
 /// The values of all tunables. Reading and writing are single relaxed atomic operations, so any
@@ -251,6 +302,7 @@ pub struct Settings {
     values: [AtomicUsize; COUNT],
     /// Bit n: the user gave the n-th value.
     given: AtomicU32,
+    texts: [text::Once; TEXTS.len()],
 }
 
 impl Settings {
@@ -266,6 +318,7 @@ impl Settings {
         Settings {
             values,
             given: AtomicU32::new(0),
+            texts: [const { text::Once::new() }; TEXTS.len()],
         }
     }
 
@@ -274,6 +327,28 @@ impl Settings {
     #[inline]
     pub fn get(&self, key: Key) -> usize {
         self.values[key as usize].load(Relaxed)
+    }
+
+    /// A tunable that is text; empty if the user did not set it.
+    #[must_use]
+    pub fn text(&self, key: Text) -> &[u8] {
+        self.texts.get(key as usize).map_or(&[], text::Once::get)
+    }
+
+    /// Sets a tunable that is text, once: what is set stays. `false` and no change if it is
+    /// longer than [`LONGEST`].
+    pub fn set_text(&self, key: Text, text: &[u8]) -> bool {
+        self.texts
+            .get(key as usize)
+            .is_some_and(|once| once.set(text))
+    }
+
+    /// Sets another default, if it is in the tunable's range.
+    pub fn preset(&self, key: Key, value: usize) {
+        let tunable = &TUNABLES[key as usize];
+        if value >= tunable.min && value <= tunable.max {
+            self.values[key as usize].store(value, Relaxed);
+        }
     }
 
     /// Sets a tunable as the user asked; `false` and no change if the value is out of range.
@@ -313,8 +388,8 @@ impl Settings {
 
     /// Takes over what the environment says. `GLIBC_TUNABLES` wins over the variables, the first
     /// of several variables of one name counts, and the last of several entries in
-    /// `GLIBC_TUNABLES`. For each value that is no number or out of range `warn` is called with
-    /// its name and text, and the value stays what it was.
+    /// `GLIBC_TUNABLES`. For each value that is no number or out of range, or too long a text,
+    /// `warn` is called with its name and text, and the value stays what it was.
     ///
     /// If `secure` (the process runs with more rights than its user, `AT_SECURE`) the environment
     /// is not even read.
@@ -332,6 +407,7 @@ impl Settings {
             return;
         }
         let mut seen = 0u32;
+        let mut seen_texts = 0u32;
         let mut tunables: Option<&[u8]> = None;
         let mut entry = environ;
         loop {
@@ -354,6 +430,15 @@ impl Settings {
                     self.take(tunable.key, name, value, warn);
                 }
             }
+            for tunable in &TEXTS {
+                let bit = 1 << tunable.key as u32;
+                if tunable.variable.as_bytes() == name && seen_texts & bit == 0 {
+                    seen_texts |= bit;
+                    if !self.set_text(tunable.key, value) {
+                        warn(name, value);
+                    }
+                }
+            }
         }
         let mut rest = tunables.unwrap_or(&[]);
         while !rest.is_empty() {
@@ -372,7 +457,11 @@ impl Settings {
     }
 
     fn take(&self, key: Key, name: &[u8], value: &[u8], warn: &mut dyn FnMut(&[u8], &[u8])) {
-        if !parse(value).is_some_and(|number| self.set(key, number)) {
+        let number = match TUNABLES[key as usize].unit {
+            Unit::Choice(words) => words.iter().position(|word| word.as_bytes() == value),
+            _ => parse(value),
+        };
+        if !number.is_some_and(|number| self.set(key, number)) {
             warn(name, value);
         }
     }
@@ -395,7 +484,12 @@ pub fn warn_to_stderr(name: &[u8], value: &[u8]) {
         .raw(name)
         .text("=")
         .raw(shown);
-    line.text(": not a number in its range").write_to(2);
+    line.text(if TEXTS.iter().any(|t| t.variable.as_bytes() == name) {
+        ": too long"
+    } else {
+        ": not a number in its range"
+    });
+    line.write_to(2);
 }
 
 /// What lies before and after the first `at`; all and nothing if there is none.

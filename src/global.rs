@@ -2,7 +2,7 @@
 #![allow(unsafe_code)] // `GlobalAlloc` is an unsafe trait.
 
 use crate::front::{self, Source};
-use crate::os::{Audit, Finding, OsError};
+use crate::os::{Audit, Caller, Finding, OsError, with_caller};
 use crate::size::ALIGN;
 use crate::stats::Snapshot;
 use core::alloc::{GlobalAlloc, Layout};
@@ -22,6 +22,7 @@ use core::alloc::{GlobalAlloc, Layout};
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Fencepost {
     program_break: bool,
+    guard: u32,
 }
 
 impl Fencepost {
@@ -31,6 +32,7 @@ impl Fencepost {
     pub const fn new() -> Fencepost {
         Fencepost {
             program_break: false,
+            guard: 0,
         }
     }
 
@@ -51,6 +53,25 @@ impl Fencepost {
     pub const fn with_program_break() -> Fencepost {
         Fencepost {
             program_break: true,
+            guard: 0,
+        }
+    }
+
+    /// In guard mode, unless `FENCEPOST_GUARD` says otherwise: 1 guards every allocation, `one_in`
+    /// one in so many at random, 0 none ([`guard`](crate::guard)).
+    ///
+    /// ```
+    /// #[global_allocator]
+    /// static A: fencepost::Fencepost = fencepost::Fencepost::new().guarded(1);
+    ///
+    /// let boxed = Box::new([7u8; 100]);
+    /// assert!(fencepost::Fencepost::stats().guard.live >= 1);
+    /// ```
+    #[must_use]
+    pub const fn guarded(self, one_in: u32) -> Fencepost {
+        Fencepost {
+            program_break: self.program_break,
+            guard: one_in,
         }
     }
 
@@ -84,24 +105,85 @@ impl Fencepost {
         front::trim(0)
     }
 
+    /// What `first` is told beside the layout: bit 0 for zeroed memory, bit 1 for the program
+    /// break; then the guards.
     #[inline(always)]
-    fn start(self) {
-        front::init(if self.program_break {
-            Source::ProgramBreak
-        } else {
-            Source::Reserved
-        });
+    const fn told(self, zeroed: bool) -> usize {
+        (self.guard as usize) << 2 | (self.program_break as usize) << 1 | zeroed as usize
     }
+}
 
-    #[cold]
-    fn first(self, layout: Layout, zeroed: bool) -> *mut u8 {
-        self.start();
-        match (layout.align() <= ALIGN, zeroed) {
-            (true, false) => front::malloc(layout.size()),
-            (true, true) => front::calloc(layout.size()),
-            (false, false) => front::memalign(layout.align(), layout.size()),
-            (false, true) => front::memalign_zeroed(layout.align(), layout.size()),
+with_caller! {
+    /// The first block of a process, or one that no cache serves.
+    fn first(size: usize, align: usize, told: usize) -> *mut u8 => first_from;
+    /// Changes a block's size.
+    fn resize(block: *mut u8, align: usize, size: usize) -> *mut u8 => resize_from;
+}
+
+/// # Safety
+/// `align` is a power of two.
+unsafe extern "C" fn first_from(
+    size: usize,
+    align: usize,
+    told: usize,
+    pc: usize,
+    fp: usize,
+) -> *mut u8 {
+    let source = if told & 2 == 0 {
+        Source::Reserved
+    } else {
+        Source::ProgramBreak
+    };
+    front::init(source, (told >> 2) as u32);
+    let caller = Caller { pc, fp };
+    if align > ALIGN {
+        return if told & 1 == 0 {
+            front::memalign(align, size, caller)
+        } else {
+            front::memalign_zeroed(align, size, caller)
+        };
+    }
+    let hit = front::cached(size, align);
+    if hit.is_null() {
+        return if told & 1 == 0 {
+            front::malloc(size, align, caller)
+        } else {
+            front::calloc(size, align, caller)
+        };
+    }
+    if told & 1 != 0 {
+        // SAFETY: the block has that many bytes.
+        unsafe { hit.write_bytes(0, size) };
+    }
+    hit
+}
+
+/// # Safety
+/// The contract of `GlobalAlloc::realloc`.
+unsafe extern "C" fn resize_from(
+    p: *mut u8,
+    align: usize,
+    size: usize,
+    pc: usize,
+    fp: usize,
+) -> *mut u8 {
+    let caller = Caller { pc, fp };
+    // SAFETY: the caller's contract: a block of this allocator.
+    unsafe {
+        if align <= ALIGN {
+            return front::realloc(p, size, align, caller);
         }
+        // A move might lose the alignment: stay, or copy.
+        let usable = front::usable_size(p, caller);
+        if size <= usable && size >= usable / 2 && !front::is_guarded(p) {
+            return p;
+        }
+        let to = front::memalign(align, size, caller);
+        if !to.is_null() {
+            to.copy_from_nonoverlapping(p, usable.min(size));
+            front::free_by(p, caller);
+        }
+        to
     }
 }
 
@@ -111,51 +193,38 @@ unsafe impl GlobalAlloc for Fencepost {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if layout.align() <= ALIGN {
-            let hit = front::cached(layout.size());
+            let hit = front::cached(layout.size(), layout.align());
             if !hit.is_null() {
                 return hit;
             }
         }
-        self.first(layout, false)
+        // SAFETY: a layout's alignment is a power of two.
+        unsafe { first(layout.size(), layout.align(), self.told(false)) }
     }
 
     #[inline]
-    unsafe fn dealloc(&self, p: *mut u8, _: Layout) {
+    unsafe fn dealloc(&self, p: *mut u8, layout: Layout) {
         // SAFETY: the caller's contract: a block of this allocator, not used again.
-        unsafe { front::free(p) }
+        unsafe { front::free(p, layout.size(), layout.align()) }
     }
 
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         if layout.align() <= ALIGN {
-            let hit = front::cached(layout.size());
+            let hit = front::cached(layout.size(), layout.align());
             if !hit.is_null() {
                 // SAFETY: the block has that many bytes.
                 unsafe { hit.write_bytes(0, layout.size()) };
                 return hit;
             }
         }
-        self.first(layout, true)
+        // SAFETY: a layout's alignment is a power of two.
+        unsafe { first(layout.size(), layout.align(), self.told(true)) }
     }
 
     #[inline]
     unsafe fn realloc(&self, p: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         // SAFETY: the caller's contract: a block of this allocator.
-        unsafe {
-            if layout.align() <= ALIGN {
-                return front::realloc(p, size);
-            }
-            // A move might lose the alignment: stay, or copy.
-            let usable = front::usable_size(p);
-            if size <= usable && size >= usable / 2 {
-                return p;
-            }
-            let to = front::memalign(layout.align(), size);
-            if !to.is_null() {
-                to.copy_from_nonoverlapping(p, layout.size().min(size));
-                front::free(p);
-            }
-            to
-        }
+        unsafe { resize(p, layout.align(), size) }
     }
 }

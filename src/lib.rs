@@ -128,9 +128,12 @@ pub mod heap;
 pub mod arena;
 
 pub mod cache;
+#[cfg(not(loom))]
+pub mod guard;
 
 #[cfg(not(loom))]
 pub mod front;
+#[cfg(not(loom))]
 pub mod stats;
 
 #[cfg(not(loom))]

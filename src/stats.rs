@@ -1,6 +1,7 @@
 //! Layer 8: all counters at one moment, and the report at exit.
 
 use crate::bins::{BINS, FIRST_LARGE, UNSORTED};
+use crate::guard::GuardTotals;
 use crate::heap::HeapTotals;
 use crate::os::CALLS;
 use crate::report::Line;
@@ -61,6 +62,8 @@ pub struct Snapshot {
     pub os_calls: [u64; CALLS.len()],
     /// Chunks that came home to an arena that a fork had orphaned.
     pub parked: u64,
+    /// Guarded objects.
+    pub guard: GuardTotals,
 }
 
 impl Snapshot {
@@ -124,6 +127,18 @@ impl Snapshot {
                 (self.mapping_cache_bytes, " bytes kept"),
             ],
         );
+        if self.guard != GuardTotals::default() {
+            row(
+                "guarded",
+                &[
+                    (self.guard.guarded, " objects"),
+                    (self.guard.live, " live"),
+                    (self.guard.live_bytes, " bytes"),
+                    (self.guard.resting, " resting"),
+                    (self.guard.refused, " refused"),
+                ],
+            );
+        }
         row("given back", &[(self.returned_bytes, " bytes")]);
         row("peak rss", &[(peak_rss, " KiB")]);
         for (name, totals) in [

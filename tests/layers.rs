@@ -80,12 +80,21 @@ const LAW: Law = Law {
         "cli/main.rs",
         // The environment block.
         "config.rs",
+        // A text that is written once.
+        "config/text.rs",
         // Pointers from users.
         "front/counters.rs",
         "front/diagnosis.rs",
+        "front/guarding.rs",
         "front/mod.rs",
         "front/process.rs",
         "global.rs",
+        // Guarded objects and their records.
+        "guard/canary.rs",
+        "guard/pool.rs",
+        "guard/pool/slots.rs",
+        "guard/record.rs",
+        "guard/stacks.rs",
         // Memory that comes from and goes back to the system.
         "heap/account.rs",
         "heap/check.rs",
@@ -94,6 +103,7 @@ const LAW: Law = Law {
         // System calls.
         "os/audit.rs",
         "os/call.rs",
+        "os/caller.rs",
         "os/flaky.rs",
         "os/kernel.rs",
         "os/ledger.rs",
@@ -103,6 +113,8 @@ const LAW: Law = Law {
         "os/process.rs",
         // The simulation's block of memory.
         "os/sim.rs",
+        // Frames of stacks, and what a thread knows of its own.
+        "os/stack.rs",
         // The exported names.
         "preload/lib.rs",
         "preload/lifecycle.rs",
@@ -130,13 +142,21 @@ const LAW: Law = Law {
         ("front/process.rs", "READ"),
         ("front/process.rs", "DIRECT_MALLOCS"),
         ("front/process.rs", "DIRECT_FREES"),
+        // The pool of guarded objects.
+        ("front/guarding.rs", "GUARD"),
+        ("front/guarding.rs", "STARTED"),
+        ("front/guarding.rs", "SWAPPED"),
         // What the C library and the kernel tell once.
         ("os/process.rs", "PAGE_SIZE"),
         ("os/process.rs", "environ"),
+        // Where the main thread's stack lies; how deep a thread's own was found to be.
+        ("os/stack.rs", "MAIN_LOW"),
+        ("os/stack.rs", "MAIN_HIGH"),
+        ("os/stack.rs", "DEPTH"),
         // Standard error, kept for the statistics at exit.
         ("preload/lifecycle.rs", "STDERR"),
     ],
-    plain_types: &["Tunable"],
+    plain_types: &["TextTunable", "Tunable"],
     max_lines: 600,
 };
 

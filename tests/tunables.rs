@@ -6,7 +6,9 @@ use std::fmt::Write;
 use std::path::Path;
 use std::ptr;
 
-use fencepost::config::{self, GLIBC_PREFIX, Key, Settings, TUNABLES, Tunable, Unit};
+use fencepost::config::{
+    self, GLIBC_PREFIX, Key, LONGEST, Settings, TEXTS, TUNABLES, Text, Tunable, Unit,
+};
 
 /// What a process with this environment gets, and what it is warned about.
 fn read(environment: &[&str], secure: bool) -> (Settings, Vec<String>) {
@@ -45,6 +47,9 @@ fn assert_untouched(settings: &Settings) {
             tunable.key
         );
         assert!(!settings.is_set(tunable.key), "{:?}", tunable.key);
+    }
+    for tunable in &TEXTS {
+        assert_eq!(settings.text(tunable.key), b"", "{:?}", tunable.key);
     }
 }
 
@@ -138,6 +143,42 @@ fn every_environment_variable_is_read() {
 }
 
 #[test]
+fn texts_are_copied_and_the_first_counts() {
+    for tunable in &TEXTS {
+        let variable = tunable.variable;
+        let settings = read_quietly(&[
+            &format!("X{variable}=no"),
+            &format!("{variable}=/tmp/a=b:c*"),
+            &format!("{variable}=second"),
+        ]);
+        for other in &TEXTS {
+            let expected: &[u8] = if other.key == tunable.key {
+                b"/tmp/a=b:c*"
+            } else {
+                b""
+            };
+            assert_eq!(settings.text(other.key), expected, "{variable}");
+        }
+        assert!(settings.set_text(tunable.key, b"third"));
+        assert_eq!(settings.text(tunable.key), b"/tmp/a=b:c*", "{variable}");
+    }
+    // An empty one is none, and the first still counts.
+    let settings = read_quietly(&["MALLOC_TRACE=", "MALLOC_TRACE=x"]);
+    assert_eq!(settings.text(Text::Trace), b"");
+}
+
+#[test]
+fn a_text_may_be_as_long_as_a_path() {
+    let longest = "p".repeat(LONGEST);
+    let settings = read_quietly(&[&format!("MALLOC_TRACE={longest}")]);
+    assert_eq!(settings.text(Text::Trace), longest.as_bytes());
+    let entry = format!("MALLOC_TRACE={longest}p");
+    let (settings, warnings) = read(&[&entry], false);
+    assert_eq!(warnings, [entry]);
+    assert_untouched(&settings);
+}
+
+#[test]
 fn every_glibc_tunable_is_read() {
     for tunable in &TUNABLES {
         let Some(name) = tunable.glibc else { continue };
@@ -220,6 +261,7 @@ fn a_privileged_process_ignores_its_environment() {
             "MALLOC_ARENA_MAX=1",
             "MALLOC_PERTURB_=x",
             "GLIBC_TUNABLES=glibc.malloc.perturb=1",
+            "MALLOC_TRACE=/tmp/trace",
         ],
         true,
     );
@@ -289,6 +331,7 @@ fn names_are_unique() {
             let glibc = t.glibc.map(|name| format!("{GLIBC_PREFIX}{name}"));
             [constant, number, variable, glibc].into_iter().flatten()
         })
+        .chain(TEXTS.iter().map(|text| text.variable.to_string()))
         .collect();
     let all = names.len();
     names.sort();
@@ -362,6 +405,14 @@ fn markdown() -> String {
             amount(tunable, tunable.default),
             range(tunable),
             tunable.sentence,
+        )
+        .expect("a String takes everything");
+    }
+    for text in &TEXTS {
+        writeln!(
+            table,
+            "| `{}` |  |  |  | {} | {} |",
+            text.variable, text.holds, text.sentence,
         )
         .expect("a String takes everything");
     }

@@ -20,38 +20,56 @@ use core::ffi::{CStr, c_void};
 use core::{mem, ptr};
 
 use super::aligned;
-use crate::front;
+use crate::front::{self, UNKNOWN};
+use crate::os::Caller;
 use crate::report::Line;
+use crate::size::ALIGN;
 
-/// Operator new as far as it does not fail: `size` bytes, or null without any further step.
-/// Unlike malloc it leaves errno alone.
+/// Operator new as far as the cache serves it: `size` bytes, or null without any further step.
 #[inline]
 #[must_use]
 pub extern "C" fn operator_new(size: usize) -> *mut c_void {
-    let hit = front::cached(size);
-    if hit.is_null() {
-        operator_new_slow(size)
-    } else {
-        hit.cast()
-    }
+    front::cached(size, ALIGN).cast()
 }
 
-#[cold]
-#[inline(never)]
-fn operator_new_slow(size: usize) -> *mut c_void {
-    super::start();
-    front::malloc(size).cast()
-}
-
-/// One attempt of the loops below; `align` 0 is the alignment that every block has.
-extern "C" fn attempt(size: usize, align: usize) -> *mut c_void {
+/// One attempt of the loops below; `align` 0 is the alignment that every block has. Unlike
+/// malloc it leaves errno alone.
+extern "C" fn attempt(size: usize, align: usize, pc: usize, fp: usize) -> *mut c_void {
+    let caller = Caller { pc, fp };
     if align == 0 {
-        return operator_new(size);
+        return aligned(ALIGN, size, caller).cast();
     }
     if !align.is_power_of_two() {
         return ptr::null_mut();
     }
-    aligned(align, size).cast()
+    aligned(align, size, caller).cast()
+}
+
+/// Operator delete with an alignment.
+///
+/// # Safety
+/// As for [`free`](super::free).
+pub unsafe extern "C" fn delete_aligned(block: *mut c_void, align: usize) {
+    // SAFETY: the same contract.
+    unsafe { front::free(block.cast(), UNKNOWN, align) }
+}
+
+/// Operator delete with a size.
+///
+/// # Safety
+/// As for [`free`](super::free).
+pub unsafe extern "C" fn delete_sized(block: *mut c_void, size: usize) {
+    // SAFETY: the same contract.
+    unsafe { front::free(block.cast(), size, UNKNOWN) }
+}
+
+/// Operator delete with size and alignment.
+///
+/// # Safety
+/// As for [`free`](super::free).
+pub unsafe extern "C" fn delete_sized_aligned(block: *mut c_void, size: usize, align: usize) {
+    // SAFETY: the same contract.
+    unsafe { front::free(block.cast(), size, align) }
 }
 
 /// `std::new_handler`.
@@ -212,6 +230,8 @@ mod x86_64 {
                 "2:\n",
                 "mov rdi, rbx\n",
                 "mov rsi, r12\n",
+                "mov rdx, qword ptr [rsp + 24]\n", // Who called,
+                "mov rcx, rbp\n",                  // and his frame.
                 "call {attempt}\n",
                 "test rax, rax\n",
                 "jne 4f\n",
@@ -344,6 +364,7 @@ mod aarch64 {
                 "2:\n",
                 "mov x0, x19\n",
                 "mov x1, x20\n",
+                "ldp x3, x2, [sp]\n", // Who called, and his frame.
                 "bl {attempt}\n",
                 "cbnz x0, 4f\n",
                 "bl {handler}\n",

@@ -106,7 +106,10 @@ impl Caches {
     pub unsafe fn bury<O: Os + Copy + 'static>(&self, shared: &Shared<O>, mine: *mut Cache) {
         let now = shared.generation();
         // SAFETY: the record inside a cache that is never unmapped.
-        unsafe { (*Cache::claim(mine)).carry_over(now) };
+        unsafe {
+            (*Cache::claim(mine)).carry_over(now);
+            (*mine).thread = 0;
+        }
         for cache in self.each() {
             // SAFETY: as above.
             let claim = unsafe { &*Cache::claim(cache) };

@@ -44,7 +44,8 @@ const MAX_BUDGET: usize = 2 << 20;
 #[repr(C)]
 struct Slot {
     main: Stack,
-    /// The low 16 bits count the main stack; the rest counts pushes and pops.
+    /// The low 16 bits count the main stack; the rest counts pops. Where allocations are
+    /// sampled it starts so that the word overflows when one is due.
     counts: u64,
     spare: Stack,
     /// The size half of a head of this class.
@@ -58,7 +59,7 @@ struct Slot {
 const RICHER: usize = 4;
 /// One in so many denials looks for capacity that nobody uses.
 const LOOK_AROUND: u32 = 16;
-const ONE_CALL: u64 = 1 << 16;
+const ONE_POP: u64 = 1 << 16;
 
 impl Slot {
     const EMPTY: Slot = Slot {
@@ -75,7 +76,7 @@ impl Slot {
         self.counts as u16
     }
 
-    const fn calls(&self) -> u64 {
+    const fn pops(&self) -> u64 {
         self.counts >> 16
     }
 
@@ -119,7 +120,9 @@ pub struct Cache {
     slots: [Slot; SLOTS],
     /// Chunks that came in from below minus those that went back, per class.
     net: [i64; SLOTS],
-    /// Calls that a class had when the clock hand last passed it.
+    /// Pops before those that `counts` counts, minus what that started from.
+    earlier: [u64; SLOTS],
+    /// The low half of `counts` when the clock hand last passed a class.
     seen: [u32; SLOTS],
     hand: usize,
     /// Times that the budget did not suffice.
@@ -128,6 +131,11 @@ pub struct Cache {
     arena: usize,
     /// A direct cache holds nothing: every call goes to the arena.
     direct: bool,
+    /// The kernel's number of the thread; 0 if it was not asked yet.
+    thread: u32,
+    /// Requests beyond the cache's sizes until the next sample; 0 if none was counted yet.
+    odd: u32,
+    random: u64,
     claim: Claim<Cache>,
 }
 
@@ -147,12 +155,16 @@ impl Cache {
         Cache {
             slots: [const { Slot::EMPTY }; SLOTS],
             net: [0; SLOTS],
+            earlier: [0; SLOTS],
             seen: [0; SLOTS],
             hand: 2,
             denied: 0,
             committed: 0,
             arena: 0,
             direct: false,
+            thread: 0,
+            odd: 0,
+            random: 0,
             claim: Claim::new(),
         }
     }
@@ -182,24 +194,31 @@ impl Cache {
     fn prepare(&mut self, arena: usize, direct: bool) {
         self.arena = arena;
         self.direct = direct;
+        self.thread = 0;
+        self.odd = 0;
         for (class, slot) in self.slots.iter_mut().enumerate().skip(2) {
             slot.low = Low::of(class_size(class));
         }
     }
 
-    /// Pops a chunk of a class and marks it used; 0 if the main stack is empty.
+    /// Pops a chunk of a class and marks it used; 0 if the main stack is empty. Also whether a
+    /// sample is [due](Cache::arm).
     ///
     /// # Safety
     /// `cache` is the calling thread's cache or a direct one, `class` is below [`CLASSES`].
     #[inline(always)]
     #[must_use]
-    pub unsafe fn pop<R: Region>(cache: *mut Cache, keys: &'static Keys<R>, class: usize) -> usize {
+    pub unsafe fn pop<R: Region>(
+        cache: *mut Cache,
+        keys: &'static Keys<R>,
+        class: usize,
+    ) -> (usize, bool) {
         // SAFETY: the caller's promise. A direct cache is empty and therefore only read.
         unsafe {
             let slot = (&raw mut (*cache).slots).cast::<Slot>().add(class);
             let payload = (*slot).main.top();
             if payload == 0 {
-                return 0;
+                return (0, false);
             }
             // SAFETY (chunk): a stacked chunk; its tag vouches for the link before it is used.
             let chunk = keys.chunk(payload - crate::size::HEADER);
@@ -212,8 +231,9 @@ impl Cache {
             }
             chunk.set_tag(used);
             (*slot).main = Stack::from_top(below);
-            (*slot).counts += ONE_CALL - 1;
-            payload
+            let (counts, due) = (*slot).counts.overflowing_add(ONE_POP - 1);
+            (*slot).counts = counts;
+            (payload, due)
         }
     }
 
@@ -249,14 +269,85 @@ impl Cache {
             }
             chunk.seal_on(cached, (*slot).main.top());
             (*slot).main = Stack::from_top(chunk.payload());
-            (*slot).counts += ONE_CALL + 1;
+            (*slot).counts += 1;
         }
         true
     }
 
     fn pop_here<R: Region>(&mut self, keys: &'static Keys<R>, class: usize) -> usize {
         // SAFETY: `&mut self` is the calling thread's cache; the class is an index in use.
-        unsafe { Cache::pop(self, keys, class) }
+        let (payload, due) = unsafe { Cache::pop(self, keys, class) };
+        if due {
+            self.arm(class, 1);
+        }
+        payload
+    }
+
+    /// Makes [`pop`](Cache::pop) say that a sample is due when it next pops a chunk of the class
+    /// for the `pops`-th time; 0 for never.
+    pub fn arm(&mut self, class: usize, pops: u32) {
+        let slot = &mut self.slots[class % SLOTS];
+        let before = slot.pops();
+        let after = (1 << 48) - u64::from(pops) & (1 << 48) - 1;
+        slot.counts = slot.counts & 0xffff | after << 16;
+        let earlier = &mut self.earlier[class % SLOTS];
+        *earlier = earlier.wrapping_add(before).wrapping_sub(after);
+    }
+
+    /// As [`arm`](Cache::arm), of the class that serves chunks of a size.
+    pub fn arm_class_of(&mut self, size: usize, pops: u32) {
+        self.arm(class_of(size), pops);
+    }
+
+    /// Whether a sample is due for a request that no class serves: counts it, with `interval`
+    /// the distance to the next one.
+    pub fn is_odd_one_due(&mut self, interval: impl FnOnce() -> u32) -> bool {
+        let first = self.odd == 0;
+        let due = self.odd == 1;
+        self.odd = if first || due {
+            interval()
+        } else {
+            self.odd - 1
+        };
+        due
+    }
+
+    /// A pseudo-random number (Marsaglia's xorshift, 2003); `seed` is asked once, not 0.
+    pub fn random(&mut self, seed: impl FnOnce() -> u64) -> u64 {
+        let mut x = self.random;
+        if x == 0 {
+            x = seed() | 1;
+        }
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        self.random = x;
+        x
+    }
+
+    /// The kernel's number of the calling thread.
+    ///
+    /// # Safety
+    /// `cache` is the calling thread's cache or a direct one.
+    pub unsafe fn thread(cache: *mut Cache) -> u32 {
+        // SAFETY: the caller's promise; a direct cache that several threads share has no owner.
+        unsafe {
+            if (*cache).thread != 0 {
+                return (*cache).thread;
+            }
+            let thread = crate::os::thread_id();
+            if (*Cache::claim(cache)).is_owned() {
+                (*cache).thread = thread;
+            }
+            thread
+        }
+    }
+
+    /// As [`arm`](Cache::arm), of every class.
+    pub fn arm_all(&mut self, mut pops: impl FnMut() -> u32) {
+        for class in 2..CLASSES {
+            self.arm(class, pops());
+        }
     }
 
     /// After a miss: gets chunks of a class from the spare, the depot or the arena and pops
@@ -316,7 +407,6 @@ impl Cache {
             // No budget: a magazine of one goes straight to the depot.
             let mut stack = Stack::EMPTY;
             stack.push(chunk, low, State::Cached);
-            slot.counts += ONE_CALL;
             self.net[class % SLOTS] -= 1;
             self.send(shared, class, Magazine { stack, count: 1 });
             return true;
@@ -396,7 +486,7 @@ impl Cache {
             };
             let victim = self.hand;
             let slot = &self.slots[victim % SLOTS];
-            let (calls, capacity) = (slot.calls() as u32, usize::from(slot.capacity));
+            let (calls, capacity) = (slot.counts as u32, usize::from(slot.capacity));
             if capacity == 0 || victim == class {
                 continue;
             }
@@ -457,11 +547,12 @@ impl Cache {
         for class in 2..CLASSES {
             let slot = &self.slots[class % SLOTS];
             let held = i64::from(slot.count()) + i64::from(slot.spare_count);
-            let calls = slot.calls() as i64;
-            // calls = pushes + pops, held = net + pushes - pops
-            let pushed = (calls + held - self.net[class % SLOTS]) / 2;
+            // A counter of 48 bits that wrapped around counts on.
+            let popped = slot.pops().wrapping_add(self.earlier[class % SLOTS]) & (1 << 48) - 1;
+            // held = net + pushes - pops
+            let pushed = popped as i64 + held - self.net[class % SLOTS];
             pushes += pushed.max(0) as u64;
-            pops += (calls - pushed).max(0) as u64;
+            pops += popped;
             bytes += (held as usize * class_size(class)) as u64;
         }
         (pops, pushes, bytes)

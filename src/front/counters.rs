@@ -24,6 +24,14 @@ pub fn snapshot() -> Snapshot {
     all.frees = pushes + mapped_freed + DIRECT_FREES.load(Ordering::Relaxed);
     all.cached_bytes = in_caches + SHARED.depot.bytes() as u64;
     all.live_bytes = all.live_bytes.saturating_sub(all.cached_bytes);
+    all.guard = super::guard_totals();
+    all.mallocs += all.guard.guarded;
+    all.frees += all.guard.guarded - all.guard.live.min(all.guard.guarded);
+    let swapped = super::guarding::SWAPPED.load(Ordering::Relaxed);
+    all.mallocs = all.mallocs.saturating_sub(swapped);
+    all.frees = all.frees.saturating_sub(swapped);
+    all.live_bytes += all.guard.live_bytes;
+    all.system_bytes += all.guard.live_bytes;
     all.mapped = SHARED.maps.totals();
     all.mapped_peak = SHARED.maps.peaks();
     all.mapped_served = mapped_served;

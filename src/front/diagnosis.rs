@@ -5,14 +5,16 @@ use super::process::{EXTENTS, KEYS, SHARED, enter};
 use crate::arena::Owned;
 use crate::chunk::State;
 use crate::heap::Found;
+use crate::os::Caller;
 use crate::report::{Call, Misuse, abort};
 use crate::size::{HEADER, Native};
 
 /// Names what is wrong with a pointer that is no block in use.
 #[cold]
 #[inline(never)]
-pub(super) fn misuse(call: Call, addr: usize) -> ! {
+pub(super) fn misuse(call: Call, addr: usize, caller: Caller) -> ! {
     enter();
+    let _ = caller;
     let released = |size: usize| {
         if call == Call::Free {
             Misuse::DoubleFree {

@@ -8,33 +8,40 @@
 mod audit;
 mod counters;
 mod diagnosis;
+mod guarding;
 mod process;
 
 pub use audit::{audit, print_audit};
 pub use counters::{arena_snapshot, exit_report, snapshot};
-pub use process::{Source, init};
+pub use process::{Source, init, no_environment};
 
 use crate::arena::Owned;
 use crate::cache::{Cache, Thread};
 use crate::chunk::{Chunk, Low, State};
 use crate::config::{Key, Settings};
 use crate::heap::Batch;
-use crate::os::{Exposed, Region};
+use crate::os::{Caller, Exposed, Region, with_caller};
 use crate::report::Call;
 use crate::size::{
     CACHED_REQUEST, HEADER, Native, SMALL_REQUEST, class_of, class_size, small_class_of,
 };
 use crate::sync::overlay::Ordering;
 use diagnosis::misuse;
+use guarding::{guard, guarded};
+pub use guarding::{guard_totals, sweep};
 use process::{DIRECT_FREES, DIRECT_MALLOCS, EXTENTS, KEYS, SETTINGS, SHARED, enter};
 
 type KernelChunk = Chunk<'static, Exposed>;
 
+/// What [`free`] is told of a block of unknown size or alignment.
+pub const UNKNOWN: usize = usize::MAX;
+
 /// A block of at least `size` bytes from the thread's cache; null if that has none (or there is
-/// no cache yet), which says nothing about memory: [`malloc`] does.
+/// no cache yet), which says nothing about memory: [`malloc`] does. `align`, at most 16, is what
+/// a guarded block would be aligned to.
 #[inline(always)]
 #[must_use]
-pub fn cached(size: usize) -> *mut u8 {
+pub fn cached(size: usize, align: usize) -> *mut u8 {
     let cache = Thread::cache();
     if cache.is_null() {
         return core::ptr::null_mut();
@@ -47,17 +54,22 @@ pub fn cached(size: usize) -> *mut u8 {
         return core::ptr::null_mut();
     };
     // SAFETY: the thread's own pointer; the size was bounded.
-    let payload = unsafe { Cache::pop(cache, &KEYS, class) };
+    let (payload, due) = unsafe { Cache::pop(cache, &KEYS, class) };
+    if due {
+        // SAFETY: the block was popped just now and is nobody's.
+        return unsafe { guarding::sampled(payload, size, align) };
+    }
     KEYS.region.at(payload)
 }
 
 /// Frees a block; null does nothing. Keeps errno. Aborts with one line if `p` is not a block in
-/// use.
+/// use. What the caller knows of the block's size and alignment (or [`UNKNOWN`]) is compared if
+/// the block is guarded.
 ///
 /// # Safety
 /// If `p` is a block in use, the caller owns it and does not use it again.
 #[inline(always)]
-pub unsafe fn free(p: *mut u8) {
+pub unsafe fn free(p: *mut u8, size: usize, align: usize) {
     let addr = p.addr();
     if EXTENTS.holds(addr) {
         // SAFETY: the address is aligned and lies in heap memory.
@@ -70,36 +82,37 @@ pub unsafe fn free(p: *mut u8) {
             if !cache.is_null() && unsafe { Cache::push(cache, chunk, low, cached) } {
                 return;
             }
-            return free_verified(chunk, low);
+            // SAFETY: a chunk that was verified as used.
+            return unsafe { free_verified(addr) };
         }
     }
-    free_odd(addr);
+    // SAFETY: nothing is demanded.
+    unsafe { free_odd(addr, size, align) };
 }
 
-/// A block of at least `size` bytes, aligned to 16. Null if there is no memory or `size` is
-/// beyond `PTRDIFF_MAX`. Does not touch errno.
-#[inline(always)]
+/// Whether a block is guarded.
 #[must_use]
-pub fn malloc(size: usize) -> *mut u8 {
-    let hit = cached(size);
-    if hit.is_null() {
-        malloc_slow(size)
-    } else {
-        hit
-    }
+pub fn is_guarded(p: *mut u8) -> bool {
+    guarded(p.addr())
 }
 
-/// As [`malloc`], all zero.
-#[inline(always)]
-#[must_use]
-pub fn calloc(size: usize) -> *mut u8 {
-    let hit = cached(size);
-    if hit.is_null() {
-        return calloc_slow(size);
+/// As [`free`], for a caller who is known.
+///
+/// # Safety
+/// As for [`free`].
+pub unsafe fn free_by(p: *mut u8, caller: Caller) {
+    if guarded(p.addr()) {
+        return guarding::release(p.addr(), UNKNOWN, UNKNOWN, caller);
     }
-    // SAFETY: the block has `size` bytes.
-    unsafe { hit.write_bytes(0, size) };
-    hit
+    // SAFETY: the same contract.
+    unsafe { free(p, UNKNOWN, UNKNOWN) }
+}
+
+with_caller! {
+    /// Frees a chunk that was verified as used and that the cache did not take.
+    fn free_verified(payload: usize) => free_verified_from;
+    /// Frees what is not in the heaps.
+    fn free_odd(addr: usize, size: usize, align: usize) => free_odd_from;
 }
 
 /// Where a block was found, and between which addresses its memory is zero.
@@ -115,17 +128,31 @@ impl Served {
     };
 }
 
+/// A block of at least `size` bytes that the cache does not have, aligned to 16; a guarded one
+/// to `align`, which may be less. Null if there is no memory or `size` is beyond `PTRDIFF_MAX`.
+/// Does not touch errno.
 #[cold]
 #[inline(never)]
-fn malloc_slow(size: usize) -> *mut u8 {
+#[must_use]
+pub fn malloc(size: usize, align: usize, caller: Caller) -> *mut u8 {
+    let p = guard(size, align, caller);
+    if !p.is_null() {
+        return p;
+    }
     let served = serve(size, false);
     perturb(served.payload, size, false);
     KEYS.region.at(served.payload)
 }
 
+/// As [`malloc`], all zero.
 #[cold]
 #[inline(never)]
-fn calloc_slow(size: usize) -> *mut u8 {
+#[must_use]
+pub fn calloc(size: usize, align: usize, caller: Caller) -> *mut u8 {
+    let p = guard(size, align, caller);
+    if !p.is_null() {
+        return p;
+    }
     let served = serve(size, true);
     let p = KEYS.region.at(served.payload);
     if !p.is_null() {
@@ -210,31 +237,43 @@ fn serve_mapped(size: usize, align: usize, zeroed: bool) -> Served {
 /// A block of at least `size` bytes at a multiple of `align`, a power of two. Null if there is
 /// no memory.
 #[must_use]
-pub fn memalign(align: usize, size: usize) -> *mut u8 {
-    if align <= Native::ALIGN {
-        return malloc(size);
-    }
-    // Blocks that were aligned before come back to the cache.
-    let hit = cached(size);
-    if !hit.is_null() {
-        if hit.addr() & (align - 1) == 0 {
-            return hit;
+pub fn memalign(align: usize, size: usize, caller: Caller) -> *mut u8 {
+    if align > Native::ALIGN {
+        // Blocks that were aligned before come back to the cache.
+        let hit = cached(size, Native::ALIGN);
+        if !hit.is_null() {
+            if hit.addr() & (align - 1) == 0 {
+                return hit;
+            }
+            // SAFETY: handed out just now, to nobody else.
+            unsafe { free(hit, UNKNOWN, UNKNOWN) };
         }
-        // SAFETY: handed out just now, to nobody else.
-        unsafe { free(hit) };
     }
-    let served = serve_aligned(align, size);
+    let p = guard(size, align, caller);
+    if !p.is_null() {
+        return p;
+    }
+    let served = if align > Native::ALIGN {
+        serve_aligned(align, size)
+    } else {
+        serve(size, false)
+    };
     perturb(served.payload, size, false);
     KEYS.region.at(served.payload)
 }
 
 /// As [`memalign`], all zero.
 #[must_use]
-pub fn memalign_zeroed(align: usize, size: usize) -> *mut u8 {
-    if align <= Native::ALIGN {
-        return calloc(size);
+pub fn memalign_zeroed(align: usize, size: usize, caller: Caller) -> *mut u8 {
+    let p = guard(size, align, caller);
+    if !p.is_null() {
+        return p;
     }
-    let served = serve_aligned(align, size);
+    let served = if align > Native::ALIGN {
+        serve_aligned(align, size)
+    } else {
+        serve(size, true)
+    };
     let p = KEYS.region.at(served.payload);
     if !p.is_null() {
         // SAFETY: the block has `size` bytes.
@@ -279,15 +318,21 @@ fn serve_aligned(align: usize, size: usize) -> Served {
     }
 }
 
+/// # Safety
+/// The payload of a chunk in use that was verified.
 #[cold]
 #[inline(never)]
-fn free_verified(chunk: KernelChunk, low: Low) {
+unsafe extern "C" fn free_verified_from(payload: usize, pc: usize, fp: usize) {
+    // SAFETY: the caller's promise.
+    let chunk = unsafe { KEYS.chunk(payload - HEADER) };
+    let low = chunk.low();
     // The map of extents knows one range per granule: a mapping between two segments is in it.
     if low.is_mapped() {
-        return free_odd(chunk.payload());
+        // SAFETY: nothing is demanded.
+        return unsafe { free_odd_from(payload, UNKNOWN, UNKNOWN, pc, fp) };
     }
     let cache = enter();
-    perturb(chunk.payload(), Native::usable(low.size()), true);
+    perturb(payload, Native::usable(low.size()), true);
     // SAFETY: the thread's own cache; if it is not direct, it is this thread's alone.
     unsafe {
         if !Cache::route(cache).0 && (*cache).overflow(&SHARED, chunk, low) {
@@ -298,16 +343,23 @@ fn free_verified(chunk: KernelChunk, low: Low) {
     SHARED.free(chunk);
 }
 
-/// Null, a mapping, or a misuse.
+/// Null, a guarded object, a mapping, or a misuse.
+///
+/// # Safety
+/// None; it is `unsafe` as all functions with a caller are.
 #[cold]
 #[inline(never)]
-fn free_odd(addr: usize) {
+unsafe extern "C" fn free_odd_from(addr: usize, size: usize, align: usize, pc: usize, fp: usize) {
     if addr == 0 {
         return;
     }
     enter();
+    let caller = Caller { pc, fp };
+    if guarded(addr) {
+        return guarding::release(addr, size, align, caller);
+    }
     if !SHARED.maps.free(SHARED.os(), &KEYS, &SETTINGS, addr) {
-        misuse(Call::Free, addr);
+        misuse(Call::Free, addr, caller);
     }
 }
 
@@ -315,11 +367,13 @@ fn free_odd(addr: usize) {
 enum Named {
     Chunk(KernelChunk, Low),
     Mapping(usize),
+    /// So many bytes were asked for.
+    Guarded(usize),
 }
 
 /// Looks a user's pointer up; aborts if it names no block in use.
 #[inline]
-fn named(call: Call, addr: usize) -> Named {
+fn named(call: Call, addr: usize, caller: Caller) -> Named {
     if EXTENTS.holds(addr) {
         // SAFETY: the address is aligned and lies in heap memory.
         let chunk = unsafe { KEYS.chunk(addr - HEADER) };
@@ -329,12 +383,15 @@ fn named(call: Call, addr: usize) -> Named {
             return Named::Chunk(chunk, low);
         }
     }
+    if guarded(addr) {
+        return Named::Guarded(guarding::size_of(call, addr, caller));
+    }
     match SHARED.maps.find(SHARED.os(), addr) {
         Owned::Live(len) => {
             SHARED.maps.verify(SHARED.os(), &KEYS, addr, len);
             Named::Mapping(len)
         }
-        _ => misuse(call, addr),
+        _ => misuse(call, addr, caller),
     }
 }
 
@@ -344,34 +401,37 @@ fn named(call: Call, addr: usize) -> Named {
 /// # Safety
 /// If `p` is a block in use, the caller owns it.
 #[must_use]
-pub unsafe fn usable_size(p: *mut u8) -> usize {
+pub unsafe fn usable_size(p: *mut u8, caller: Caller) -> usize {
     if p.is_null() {
         return 0;
     }
-    match named(Call::UsableSize, p.addr()) {
+    match named(Call::UsableSize, p.addr(), caller) {
+        Named::Guarded(size) => size,
         Named::Chunk(_, low) => Native::usable(low.size()),
         Named::Mapping(len) => crate::arena::Maps::usable(SHARED.os(), p.addr(), len),
     }
 }
 
 /// A chunk in place, or moved, that holds `size` bytes; null, and the block as it was, if there
-/// is no memory. Aborts if `p` is not a block in use.
+/// is no memory. A guarded block moves always, and is then aligned to `align`, which others are
+/// to 16. Aborts if `p` is not a block in use.
 ///
 /// # Safety
 /// `p` is not null. If it is a block in use, the caller owns it, and if the answer is not null,
 /// uses only that.
 #[must_use]
-pub unsafe fn realloc(p: *mut u8, size: usize) -> *mut u8 {
+pub unsafe fn realloc(p: *mut u8, size: usize, align: usize, caller: Caller) -> *mut u8 {
     let addr = p.addr();
     let Some(wanted) = Native::chunk_size(size) else {
         return core::ptr::null_mut();
     };
-    let usable = match named(Call::Realloc, addr) {
+    let (usable, may_stay) = match named(Call::Realloc, addr, caller) {
+        Named::Guarded(old) => (old, false),
         Named::Chunk(chunk, low) => {
             if fits(chunk, low.size(), wanted) {
                 return p;
             }
-            Native::usable(low.size())
+            (Native::usable(low.size()), true)
         }
         Named::Mapping(len) => {
             enter();
@@ -381,18 +441,27 @@ pub unsafe fn realloc(p: *mut u8, size: usize) -> *mut u8 {
                     return KEYS.region.at(to);
                 }
             }
-            crate::arena::Maps::usable(SHARED.os(), addr, len)
+            (crate::arena::Maps::usable(SHARED.os(), addr, len), true)
         }
     };
-    let to = malloc(size);
+    let hit = cached(size, align);
+    let to = if hit.is_null() {
+        malloc(size, align, caller)
+    } else {
+        hit
+    };
     if to.is_null() {
         // A block that need not grow serves as it is.
-        return if usable >= size { p } else { to };
+        return if may_stay && usable >= size { p } else { to };
     }
     // SAFETY: both blocks have that many bytes; the old one is verified and the caller's.
     unsafe {
         to.copy_from_nonoverlapping(KEYS.region.at(addr), usable.min(size));
-        free(p);
+        if may_stay {
+            free(p, UNKNOWN, UNKNOWN);
+        } else {
+            guarding::released_by_realloc(addr, caller);
+        }
     }
     to
 }

@@ -77,13 +77,19 @@ pub(super) fn enter() -> *mut Cache {
 
 #[cold]
 fn attach() -> *mut Cache {
-    init(Source::Reserved);
+    init(Source::Reserved, 0);
     SHARED.enter();
-    let direct = !SETTINGS.caches() || SETTINGS.get(Key::Perturb) != 0;
+    if !READ.load(Ordering::Relaxed) {
+        // Whether there are to be caches is not known yet.
+        return ENDED.0.get();
+    }
+    let direct =
+        !SETTINGS.caches() || SETTINGS.get(Key::Perturb) != 0 || super::guarding::guards_all();
     let cache = CACHES.claim(&SHARED, direct);
     if cache.is_null() {
         return ENDED.0.get();
     }
+    super::guarding::arm(cache);
     Thread::set_cache(cache);
     // From here on this thread can allocate, which asking for the hook may do.
     on_thread_exit(thread_ends);
@@ -102,19 +108,22 @@ unsafe extern "C" fn thread_ends(_: *mut c_void) {
 }
 
 /// Starts the allocator of the process; the first call decides where the main arena's memory
-/// comes from.
+/// comes from, and which allocations are guarded unless the environment says otherwise: one in
+/// `guard`, none if 0.
 #[inline]
-pub fn init(source: Source) {
+pub fn init(source: Source, guard: u32) {
     if STARTED.load(Ordering::Acquire) != YES {
-        start(source);
+        start(source, guard);
     }
     read_environment();
 }
 
+/// Whether the environment was read.
+static READ: AtomicBool = AtomicBool::new(false);
+
 /// Takes the tunables over, once. The very first calls come from the dynamic linker, before the
 /// C library has set its pointer to the environment.
 fn read_environment() {
-    static READ: AtomicBool = AtomicBool::new(false);
     let block = os::environment();
     if block.is_null() || READ.load(Ordering::Relaxed) || READ.swap(true, Ordering::Relaxed) {
         return;
@@ -125,8 +134,14 @@ fn read_environment() {
     }
 }
 
+/// The program runs: if there is no environment by now, there is none.
+pub fn no_environment() {
+    read_environment();
+    READ.store(true, Ordering::Relaxed);
+}
+
 #[cold]
-fn start(source: Source) {
+fn start(source: Source, guard: u32) {
     if STARTED
         .compare_exchange(NO, STARTING, Ordering::Acquire, Ordering::Acquire)
         .is_err()
@@ -136,6 +151,7 @@ fn start(source: Source) {
         }
         return;
     }
+    SETTINGS.preset(Key::Guard, guard as usize);
     read_environment();
     // Where the kernel makes huge pages unasked, a touch of the map would cost one.
     os::no_huge_pages(&raw const EXTENTS);

@@ -110,6 +110,16 @@ unsafe impl<O: Os> Os for Flaky<O> {
         // SAFETY: the caller's promise is passed on.
         unsafe { self.inner.populate(addr, len) }
     }
+    unsafe fn guard(&self, addr: usize, len: usize) -> Result<(), OsError> {
+        self.admit()?;
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.inner.guard(addr, len) }
+    }
+    unsafe fn unguard(&self, addr: usize, len: usize) -> Result<(), OsError> {
+        self.admit()?;
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.inner.unguard(addr, len) }
+    }
     fn note(&self, from: usize, to: usize, state: PageState) {
         self.inner.note(from, to, state);
     }

@@ -3,6 +3,7 @@
 
 use super::call::system_call;
 use super::{Exposed, Os, OsError, Prot, page_size};
+use crate::mmu::area::linux::{MADV_GUARD_INSTALL, MADV_GUARD_REMOVE};
 use crate::sync::overlay::{AtomicU64, Ordering};
 
 /// The names of the calls that [`Kernel::calls`] counts, in its order.
@@ -129,6 +130,20 @@ unsafe impl Os for Kernel {
         self.count(Call::Advise);
         let advice = libc::MADV_POPULATE_WRITE as usize;
         // SAFETY: the caller owns the range; its contents stay.
+        unsafe { system_call(libc::SYS_madvise, [addr, len, advice, 0, 0, 0]) }.map(drop)
+    }
+
+    unsafe fn guard(&self, addr: usize, len: usize) -> Result<(), OsError> {
+        self.count(Call::Advise);
+        let advice = MADV_GUARD_INSTALL as usize;
+        // SAFETY: the caller owns the range and nobody uses it.
+        unsafe { system_call(libc::SYS_madvise, [addr, len, advice, 0, 0, 0]) }.map(drop)
+    }
+
+    unsafe fn unguard(&self, addr: usize, len: usize) -> Result<(), OsError> {
+        self.count(Call::Advise);
+        let advice = MADV_GUARD_REMOVE as usize;
+        // SAFETY: the caller owns the range.
         unsafe { system_call(libc::SYS_madvise, [addr, len, advice, 0, 0, 0]) }.map(drop)
     }
 }

@@ -257,6 +257,30 @@ unsafe impl<O: Os> Os for Ledger<O> {
         done
     }
 
+    unsafe fn guard(&self, addr: usize, len: usize) -> Result<(), OsError> {
+        // SAFETY: the caller's promise is passed on.
+        let done = unsafe { self.inner.guard(addr, len) };
+        match done {
+            Ok(()) => self.set(addr, addr + len, PageState::Guard),
+            // Some may be guards now.
+            Err(_) => self.change(addr, addr + len, |state| match state {
+                PageState::Guard => state,
+                _ => PageState::Unknown,
+            }),
+        }
+        done
+    }
+
+    unsafe fn unguard(&self, addr: usize, len: usize) -> Result<(), OsError> {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.inner.unguard(addr, len) }?;
+        self.change(addr, addr + len, |state| match state {
+            PageState::Guard => PageState::Fresh,
+            _ => state,
+        });
+        Ok(())
+    }
+
     #[inline]
     fn note(&self, from: usize, to: usize, state: PageState) {
         self.set(from, to, state);

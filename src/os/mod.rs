@@ -11,6 +11,8 @@
 //! | handing out a chunk | Fresh, Cached, Released | Live |
 //! | freeing a chunk | Live | Cached (free, dirty) |
 //! | [`Os::discard`] | Cached | Released (reads as zero) |
+//! | [`Os::guard`], [`Os::protect`] no access | any | Guard |
+//! | [`Os::unguard`] | Guard | Fresh |
 //! | [`Os::unmap`], [`Os::set_break`] down | any | None |
 //!
 //! [`Kernel`] is the real thing, [`Flaky`] makes the n-th call fail.
@@ -18,25 +20,31 @@
 
 mod audit;
 mod call;
+mod caller;
 mod extents;
 mod flaky;
 mod kernel;
 mod ledger;
+mod modules;
 mod nodes;
 mod pages;
 mod process;
 mod sim;
+pub mod stack;
 
 pub use crate::mmu::states::PageState;
 pub use audit::{Audit, Contradiction, Finding, audit};
+pub use caller::Caller;
+pub(crate) use caller::with_caller;
 pub use extents::{Extents, GRANULE, OWNERS};
 pub use flaky::Flaky;
 pub use kernel::{CALLS, Kernel};
 pub use ledger::Ledger;
+pub use modules::Ground;
 pub use pages::PageVec;
 pub use process::{
     ForkPage, available_cpus, environment, is_secure, no_huge_pages, page_size, random_words,
-    yield_now,
+    thread_id, yield_now,
 };
 pub use sim::{Board, Computer, Mark, SIM_CALLS, Sim, SimPlan, Watched};
 
@@ -185,6 +193,31 @@ pub unsafe trait Os {
         Err(OsError(libc::ENOSYS))
     }
 
+    /// Makes whole pages fault at any access and gives their memory back, without splitting
+    /// their mapping (`MADV_GUARD_INSTALL`, Linux 6.13). A refusal is the default.
+    ///
+    /// # Errors
+    /// If the kernel cannot, or refuses (locked memory). Some of the pages may be guards then.
+    ///
+    /// # Safety
+    /// The range was mapped readable and writable by this `Os` and nobody uses it.
+    unsafe fn guard(&self, addr: usize, len: usize) -> Result<(), OsError> {
+        let _ = (addr, len);
+        Err(OsError(libc::ENOSYS))
+    }
+
+    /// Takes guards away: the pages can be used and are zero.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    ///
+    /// # Safety
+    /// The range was mapped readable and writable by this `Os` and belongs to the caller.
+    unsafe fn unguard(&self, addr: usize, len: usize) -> Result<(), OsError> {
+        let _ = (addr, len);
+        Err(OsError(libc::ENOSYS))
+    }
+
     /// Records what became of the whole pages of `from..to`, which the caller owns. Nothing
     /// happens where no account is kept.
     fn note(&self, from: usize, to: usize, state: PageState) {
@@ -272,6 +305,14 @@ unsafe impl<O: Os> Os for &O {
     unsafe fn populate(&self, addr: usize, len: usize) -> Result<(), OsError> {
         // SAFETY: the caller's promise is passed on.
         unsafe { (**self).populate(addr, len) }
+    }
+    unsafe fn guard(&self, addr: usize, len: usize) -> Result<(), OsError> {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { (**self).guard(addr, len) }
+    }
+    unsafe fn unguard(&self, addr: usize, len: usize) -> Result<(), OsError> {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { (**self).unguard(addr, len) }
     }
     fn note(&self, from: usize, to: usize, state: PageState) {
         (**self).note(from, to, state);

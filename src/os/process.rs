@@ -77,6 +77,13 @@ pub fn no_huge_pages<T>(of: *const T) {
     let _ = unsafe { system_call(libc::SYS_madvise, args) };
 }
 
+/// The kernel's number of the calling thread.
+#[must_use]
+pub fn thread_id() -> u32 {
+    // SAFETY: gettid takes nothing.
+    unsafe { system_call(libc::SYS_gettid, [0; 6]) }.unwrap_or(0) as u32
+}
+
 /// Lets another thread run.
 pub fn yield_now() {
     // SAFETY: sched_yield takes nothing.

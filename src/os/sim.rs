@@ -14,8 +14,9 @@ use super::{Os, OsError, Prot, Region};
 use crate::mmu::addr::{Access, Mode, PAGE, Rights, VirtAddr};
 use crate::mmu::area::Errno;
 use crate::mmu::area::linux::{
-    MADV_DONTNEED, MADV_POPULATE_WRITE, MAP_ANONYMOUS, MAP_FIXED_NOREPLACE, MAP_NORESERVE,
-    MAP_PRIVATE, MREMAP_MAYMOVE, PROT_NONE, PROT_READ, PROT_WRITE,
+    MADV_DONTNEED, MADV_GUARD_INSTALL, MADV_GUARD_REMOVE, MADV_POPULATE_WRITE, MAP_ANONYMOUS,
+    MAP_FIXED_NOREPLACE, MAP_NORESERVE, MAP_PRIVATE, MREMAP_MAYMOVE, PROT_NONE, PROT_READ,
+    PROT_WRITE,
 };
 use crate::mmu::geometry::X86L4;
 use crate::mmu::machine::Machine;
@@ -106,7 +107,7 @@ impl Watched<'_> {
 }
 
 /// The names of the calls that [`Sim::calls`] counts, in its order.
-pub const SIM_CALLS: [&str; 8] = [
+pub const SIM_CALLS: [&str; 10] = [
     "break up",
     "break down",
     "map",
@@ -115,6 +116,8 @@ pub const SIM_CALLS: [&str; 8] = [
     "protect",
     "discard",
     "populate",
+    "guard",
+    "unguard",
 ];
 
 /// Where things lie in the block, as addresses, all whole pages.
@@ -446,5 +449,27 @@ unsafe impl<'m> Os for Sim<'m> {
             .change()
             .madvise(addr as u64, len as u64, MADV_POPULATE_WRITE);
         self.made(7, done)
+    }
+
+    unsafe fn guard(&self, addr: usize, len: usize) -> Result<(), OsError> {
+        assert!(self.is_writable(addr, len), "guard of what is not mapped");
+        let done = self
+            .board()
+            .change()
+            .madvise(addr as u64, len as u64, MADV_GUARD_INSTALL);
+        self.made(8, done)?;
+        self.end(addr, addr + len);
+        Ok(())
+    }
+
+    unsafe fn unguard(&self, addr: usize, len: usize) -> Result<(), OsError> {
+        assert!(self.is_writable(addr, len), "unguard of what is not mapped");
+        let done = self
+            .board()
+            .change()
+            .madvise(addr as u64, len as u64, MADV_GUARD_REMOVE);
+        self.made(9, done)?;
+        self.begin(addr, addr + len);
+        Ok(())
     }
 }

@@ -103,6 +103,30 @@ macro_rules! guarded_array {
         )
     };
 }
+macro_rules! jump_if_ours {
+    ($plain:literal, $ours:literal, $to:literal) => {
+        concat!(
+            "adrp x16, :got:",
+            $plain,
+            "\n",
+            "ldr x16, [x16, :got_lo12:",
+            $plain,
+            "]\n",
+            "adrp x8, ",
+            $ours,
+            "\n",
+            "add x8, x8, :lo12:",
+            $ours,
+            "\n",
+            "cmp x16, x8\n",
+            "b.ne 3f\n",
+            "b ",
+            $to,
+            "\n",
+            "3:\n",
+        )
+    };
+}
 pub(crate) use {
-    drop_second_argument, guarded, guarded_array, jump, jump_local, new, no_alignment,
+    drop_second_argument, guarded, guarded_array, jump, jump_if_ours, jump_local, new, no_alignment,
 };

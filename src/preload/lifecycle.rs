@@ -8,7 +8,7 @@ use fencepost::abi;
 /// Runs when the dynamic linker initialises the library, after the C library. Other libraries'
 /// constructors may have run, and allocated, before; then this finds everything done.
 extern "C" fn start() {
-    abi::start();
+    abi::program_starts();
     if abi::reports_at_exit() {
         STDERR.keep();
     }

@@ -75,6 +75,22 @@ macro_rules! guarded_array {
         )
     };
 }
+/// Continues at `$to` if `$plain` is ours, `$ours`.
+macro_rules! jump_if_ours {
+    ($plain:literal, $ours:literal, $to:literal) => {
+        concat!(
+            "mov rax, qword ptr [rip + ",
+            $plain,
+            "@GOTPCREL]\n",
+            "lea rcx, [rip + ",
+            $ours,
+            "]\n",
+            "cmp rax, rcx\n",
+            "je ",
+            $to,
+        )
+    };
+}
 pub(crate) use {
-    drop_second_argument, guarded, guarded_array, jump, jump_local, new, no_alignment,
+    drop_second_argument, guarded, guarded_array, jump, jump_if_ours, jump_local, new, no_alignment,
 };

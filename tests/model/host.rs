@@ -350,4 +350,14 @@ unsafe impl Os for Host {
         // SAFETY: the caller's promise is passed on.
         unsafe { self.sim.populate(addr, len) }
     }
+
+    unsafe fn guard(&self, addr: usize, len: usize) -> Result<(), OsError> {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.sim.guard(addr, len) }
+    }
+
+    unsafe fn unguard(&self, addr: usize, len: usize) -> Result<(), OsError> {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.sim.unguard(addr, len) }
+    }
 }

@@ -1,6 +1,6 @@
 //! The tunables: an environment block with variables and `GLIBC_TUNABLES`.
 
-use fencepost::config::{GLIBC_PREFIX, Key, Settings, TUNABLES, parse};
+use fencepost::config::{GLIBC_PREFIX, Key, LONGEST, Settings, TEXTS, TUNABLES, parse};
 use std::ffi::CString;
 
 /// The same rules once more: sign, base, digits, factor, all in numbers that do not overflow.
@@ -46,9 +46,10 @@ pub fn number(text: &[u8]) {
 }
 
 /// What the rules in words say of a block, with lists and loops.
-fn expected(block: &[CString]) -> (Vec<usize>, Vec<bool>, usize) {
+fn expected(block: &[CString]) -> (Vec<usize>, Vec<bool>, Vec<Vec<u8>>, usize) {
     let mut values: Vec<usize> = TUNABLES.iter().map(|tunable| tunable.default).collect();
     let mut given = vec![false; TUNABLES.len()];
+    let mut texts = vec![Vec::new(); TEXTS.len()];
     let mut warned = 0;
     let mut take = |place: usize, value: &[u8]| {
         let range = TUNABLES[place].min..=TUNABLES[place].max;
@@ -84,7 +85,16 @@ fn expected(block: &[CString]) -> (Vec<usize>, Vec<bool>, usize) {
             }
         }
     }
-    (values, given, warned)
+    for tunable in &TEXTS {
+        if let Some((_, value)) = first(tunable.variable) {
+            if value.len() > LONGEST {
+                warned += 1;
+            } else {
+                texts[tunable.key as usize] = value.clone();
+            }
+        }
+    }
+    (values, given, texts, warned)
 }
 
 pub fn environment(data: &[u8]) {
@@ -101,7 +111,11 @@ pub fn environment(data: &[u8]) {
     unsafe {
         settings.read_environment(pointers.as_ptr(), false, &mut |_, _| warned += 1);
     }
-    let (values, given, warnings) = expected(&block);
+    let (values, given, texts, warnings) = expected(&block);
+    for tunable in &TEXTS {
+        let key = tunable.key;
+        assert_eq!(settings.text(key), texts[key as usize], "{key:?}");
+    }
     for (place, tunable) in TUNABLES.iter().enumerate() {
         let key: Key = tunable.key;
         assert_eq!(settings.get(key), values[place], "{key:?}");

@@ -1,0 +1,250 @@
+//! Which allocations are guarded, and what becomes of guarded objects.
+#![allow(unsafe_code)] // Blocks of the cache, the thread's own cache.
+
+use super::process::{KERNEL, KEYS, SETTINGS, SHARED, enter};
+use super::{UNKNOWN, free};
+use crate::cache::{Cache, Thread};
+use crate::config::Key;
+use crate::guard::verdict::Given;
+use crate::guard::{Event, FRAMES, GuardTotals, Pool, Refusal, Side};
+use crate::os::{self, Caller, Kernel, Ledger, Region, with_caller};
+use crate::report::Call;
+use crate::size::{CACHED_REQUEST, Native};
+use crate::sync::overlay::{AtomicU32, AtomicU64, Ordering};
+
+/// The pool of guarded objects.
+pub(super) static GUARD: Pool<&'static Ledger<Kernel>> = Pool::new(&KERNEL);
+/// Whether the pool was started.
+static STARTED: AtomicU32 = AtomicU32::new(NO);
+
+/// Blocks that a cache served and that a guarded object then replaced.
+pub(super) static SWAPPED: AtomicU64 = AtomicU64::new(0);
+
+const NO: u32 = 0;
+const STARTING: u32 = 1;
+const YES: u32 = 2;
+const FAILED: u32 = 3;
+
+/// Whether every allocation is to be guarded.
+#[inline]
+pub(super) fn guards_all() -> bool {
+    SETTINGS.get(Key::Guard) == 1
+}
+
+/// Whether an address lies in the pool.
+#[inline(always)]
+pub(super) fn guarded(addr: usize) -> bool {
+    GUARD.holds(addr)
+}
+
+/// The pool's counters.
+#[must_use]
+pub fn guard_totals() -> GuardTotals {
+    GUARD.totals()
+}
+
+/// A guarded object for a request that no cache serves: null if it is not this one's turn, or if
+/// it cannot be had.
+#[inline]
+pub(super) fn guard(size: usize, align: usize, caller: Caller) -> *mut u8 {
+    match SETTINGS.get(Key::Guard) {
+        0 => core::ptr::null_mut(),
+        1 => allocate(size, align, caller),
+        one_in => guard_sometimes(size, align, caller, one_in),
+    }
+}
+
+/// Requests that caches serve are counted there.
+#[cold]
+fn guard_sometimes(size: usize, align: usize, caller: Caller, one_in: usize) -> *mut u8 {
+    let cache = enter();
+    // SAFETY: the thread's own cache or a direct one, which is not written to.
+    unsafe {
+        let (direct, _) = Cache::route(cache);
+        if !direct && size > CACHED_REQUEST && (*cache).is_odd_one_due(|| interval(cache, one_in)) {
+            return allocate(size, align, caller);
+        }
+    }
+    core::ptr::null_mut()
+}
+
+with_caller! {
+    /// Guards an object in the place of a block that was popped when a sample was due; the block
+    /// itself if that cannot be.
+    pub(super) fn sampled(payload: usize, size: usize, align: usize) -> *mut u8 => sampled_from;
+}
+
+/// # Safety
+/// The block was popped from the thread's cache and is nobody's.
+#[cold]
+#[inline(never)]
+unsafe extern "C" fn sampled_from(
+    payload: usize,
+    size: usize,
+    align: usize,
+    pc: usize,
+    fp: usize,
+) -> *mut u8 {
+    let block = KEYS.region.at(payload);
+    let one_in = SETTINGS.get(Key::Guard);
+    let cache = Thread::cache();
+    if cache.is_null() {
+        return block;
+    }
+    let next = if one_in < 2 {
+        0
+    } else {
+        interval(cache, one_in)
+    };
+    // SAFETY: the thread's own cache, not a direct one, for it had the block.
+    unsafe { (*cache).arm_class_of(Native::chunk_size_unchecked(size), next) };
+    let spent = SETTINGS.get(Key::GuardBytes) as u64;
+    if next == 0 || GUARD.totals().live_bytes >= spent {
+        return block;
+    }
+    let p = allocate(size, align, Caller { pc, fp });
+    if p.is_null() {
+        return block;
+    }
+    // SAFETY: popped just now.
+    unsafe { free(block, UNKNOWN, UNKNOWN) };
+    SWAPPED.fetch_add(1, Ordering::Relaxed);
+    p
+}
+
+/// How many allocations until the next sample: at random, `one_in` on average.
+fn interval(cache: *mut Cache, one_in: usize) -> u32 {
+    // SAFETY: the thread's own cache, not a direct one.
+    let random = unsafe { (*cache).random(|| KEYS.secret.seal(cache.addr()) as u64) };
+    let most = (one_in as u64 * 2 - 1).min(u64::from(u32::MAX));
+    // The upper half of a product is as random as the factor.
+    1 + ((random & 0xffff_ffff) * most >> 32) as u32
+}
+
+/// What a new thread's cache is to count.
+pub(super) fn arm(cache: *mut Cache) {
+    let one_in = SETTINGS.get(Key::Guard);
+    if one_in > 1 {
+        // SAFETY: the thread's own cache, as of now.
+        unsafe { (*cache).arm_all(|| interval(cache, one_in)) };
+    }
+}
+
+/// Guards an object. Null if that cannot be.
+#[cold]
+#[inline(never)]
+fn allocate(size: usize, align: usize, caller: Caller) -> *mut u8 {
+    if !is_started() {
+        return core::ptr::null_mut();
+    }
+    let (event, seen) = event(caller);
+    let side = match SETTINGS.get(Key::GuardAlign) {
+        0 => Side::Right,
+        1 => Side::Left,
+        _ if seen & 1 == 0 => Side::Right,
+        _ => Side::Left,
+    };
+    let payload = GUARD.allocate(size, align.max(1), side, event);
+    super::perturb(payload, size, false);
+    KEYS.region.at(payload)
+}
+
+/// The event of a call, and how often its stack was seen before.
+fn event(caller: Caller) -> (Event, u32) {
+    let cache = enter();
+    GUARD.enter(SHARED.generation());
+    let mut frames = [0; FRAMES];
+    let here = 0u8;
+    let sp = core::hint::black_box(&raw const here).addr();
+    let bounds = os::stack::bounds_of_thread(sp);
+    let count = os::stack::walk(caller.pc, caller.fp, bounds, &mut frames);
+    let (stack, seen) = GUARD.keep_stack(frames.get(..count).unwrap_or(&[]));
+    // SAFETY: the thread's own cache or a direct one, which is not written to.
+    let thread = unsafe { Cache::thread(cache) };
+    (GUARD.event(thread, stack), seen)
+}
+
+/// Frees a guarded object; aborts with a report if it is none.
+pub(super) fn release(addr: usize, size: usize, align: usize, caller: Caller) {
+    let given = Given {
+        size: (size != UNKNOWN).then_some(size),
+        align: (align != UNKNOWN).then_some(align),
+    };
+    let (event, _) = event(caller);
+    // SAFETY: the caller of free promises that nobody uses the object any more.
+    if let Err(refusal) = unsafe { GUARD.release(addr, given, event) } {
+        refused(Call::Free, addr, given, refusal, event);
+    }
+}
+
+/// As [`release`], for a block that has moved.
+pub(super) fn released_by_realloc(addr: usize, caller: Caller) {
+    let (event, _) = event(caller);
+    // SAFETY: the caller of realloc promises that nobody uses the object any more.
+    if let Err(refusal) = unsafe { GUARD.release(addr, Given::default(), event) } {
+        refused(Call::Realloc, addr, Given::default(), refusal, event);
+    }
+}
+
+/// The size of a guarded object; aborts with a report if it is none.
+pub(super) fn size_of(call: Call, addr: usize, caller: Caller) -> usize {
+    match GUARD.live(addr) {
+        Some(record) => record.size,
+        None => {
+            let (event, _) = event(caller);
+            refused(call, addr, Given::default(), Refusal::NotLive, event)
+        }
+    }
+}
+
+/// Looks at the bytes beside every guarded object in use; returns how many were overwritten.
+pub fn sweep() -> usize {
+    enter();
+    GUARD.enter(SHARED.generation());
+    let mut found = 0;
+    GUARD.sweep(|_, _| found += 1);
+    found
+}
+
+/// Reports what is wrong with a call, and aborts.
+#[cold]
+fn refused(call: Call, addr: usize, given: Given, refusal: Refusal, event: Event) -> ! {
+    let _ = (given, refusal, event);
+    crate::report::abort(crate::report::Misuse::Foreign {
+        call,
+        address: addr,
+    })
+}
+
+/// Starts the pool before the first object is guarded.
+fn is_started() -> bool {
+    match STARTED.load(Ordering::Acquire) {
+        YES => true,
+        FAILED => false,
+        _ => start(),
+    }
+}
+
+#[cold]
+fn start() -> bool {
+    enter();
+    let mine = STARTED.compare_exchange(NO, STARTING, Ordering::Acquire, Ordering::Acquire);
+    match mine {
+        Ok(_) => {
+            GUARD.set_quarantine(
+                SETTINGS.get(Key::GuardQuarantine),
+                SETTINGS.get(Key::GuardQuarantineBytes),
+            );
+            let [secret, ..] = os::random_words();
+            let done = if GUARD.start(secret, None) {
+                YES
+            } else {
+                FAILED
+            };
+            STARTED.store(done, Ordering::Release);
+            done == YES
+        }
+        // This thread itself, or another one: the object is not guarded.
+        Err(now) => now == YES,
+    }
+}
