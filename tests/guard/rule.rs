@@ -6,7 +6,7 @@
 //! filled with a canary: writes to it are found when the object is freed, reads are not found.
 //! A freed object is all guard.
 
-use super::cases::{Access, Call, Case, Deed};
+use super::cases::{Access, Call, Case, Deed, Language, NATURAL};
 
 /// The page size that the rule reckons with, in bytes.
 pub const PAGE: usize = 4096;
@@ -57,9 +57,17 @@ pub fn slack(size: usize, align: usize, side: Side) -> (usize, usize) {
 /// What the guard mode must say to `case` when its object lies on `side`.
 pub fn answer(case: &Case, side: Side) -> Answer {
     match &case.deed {
-        Deed::Access(access) => of_access(access, side),
+        Deed::Access(access) => of_access(access, align(case, access.object.align), side),
         Deed::Call(call) => of_call(call),
         Deed::Single(name) => of_single(name, side),
+    }
+}
+
+/// C's functions give no less alignment than malloc; Rust's layouts say what they want.
+fn align(case: &Case, asked: usize) -> usize {
+    match case.language {
+        Language::Rust => asked,
+        _ => asked.max(NATURAL),
     }
 }
 
@@ -76,7 +84,7 @@ fn searches(means: &str) -> bool {
     ) || means.starts_with("unended")
 }
 
-fn of_access(a: &Access, side: Side) -> Answer {
+fn of_access(a: &Access, align: usize, side: Side) -> Answer {
     let size = a.object.size as isize;
     let access = if a.writes() { "write" } else { "read" };
     let unended = a.means.starts_with("unended");
@@ -95,7 +103,7 @@ fn of_access(a: &Access, side: Side) -> Answer {
             most: if exact { a.offset } else { end - 1 },
         };
     }
-    let (before, behind) = slack(a.object.size, a.object.align, side);
+    let (before, behind) = slack(a.object.size, align, side);
     let (low, high) = (-(before as isize), size + behind as isize);
     if a.offset < low || end > high {
         let below = a.offset < low;
