@@ -106,26 +106,47 @@ with_caller! {
     /// Changes the size of a block, moving it if need be. NULL is allocated anew; size 0 frees
     /// the block, keeps errno and returns NULL. NULL with ENOMEM if there is no memory: the block
     /// is then as it was, otherwise it is not to be used any more.
+    ///
+    /// # Safety
+    /// `block` is NULL or a block of this allocator that is in use.
     pub fn realloc(block: *mut c_void, size: usize) -> *mut c_void => realloc_from;
     /// Allocates `size` bytes at a multiple of `align`, which is rounded up to a power of two.
     /// NULL with EINVAL if no power of two is large enough, with ENOMEM if there is no memory.
+    ///
+    /// # Safety
+    /// Nothing is demanded.
     pub fn memalign(align: usize, size: usize) -> *mut c_void => memalign_from;
     /// Allocates `size` bytes at a multiple of `align`; `size` need not be one. NULL with EINVAL
     /// if `align` is no power of two, with ENOMEM if there is no memory.
+    ///
+    /// # Safety
+    /// Nothing is demanded.
     pub fn aligned_alloc(align: usize, size: usize) -> *mut c_void => aligned_alloc_from;
     /// Allocates `size` bytes at a multiple of `align` and stores the block's address in
     /// `*result`, which can be written. Returns 0, or the error with `*result` as it was: EINVAL
     /// if `align` is no power of two or no multiple of the size of a pointer, ENOMEM if there is
     /// no memory. errno is kept.
+    ///
+    /// # Safety
+    /// `result` can be written.
     pub fn posix_memalign(result: *mut *mut c_void, align: usize, size: usize) -> c_int => posix_memalign_from;
     /// Allocates `size` bytes at the beginning of a page. NULL with ENOMEM if there is no memory.
+    ///
+    /// # Safety
+    /// Nothing is demanded.
     pub fn valloc(size: usize) -> *mut c_void => valloc_from;
     /// Allocates whole pages, as many as `size` bytes need. NULL with ENOMEM if there is no
     /// memory.
+    ///
+    /// # Safety
+    /// Nothing is demanded.
     pub fn pvalloc(size: usize) -> *mut c_void => pvalloc_from;
     /// How many bytes of a block may be used, at least what was asked for; 0 for NULL. The
     /// answer is the same for as long as the block, which is this allocator's and in use, is
     /// neither freed nor reallocated.
+    ///
+    /// # Safety
+    /// `block` is NULL or a block of this allocator that is in use.
     pub fn malloc_usable_size(block: *mut c_void) -> usize => usable_size_from;
 }
 

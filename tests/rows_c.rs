@@ -21,7 +21,7 @@ use support::{Outcome, Run};
 const CASE: &str = "FENCEPOST_TEST_CASE";
 
 fn start() {
-    front::init(Source::Reserved);
+    front::init(Source::Reserved, 0);
 }
 
 fn case() -> Option<String> {
@@ -88,7 +88,8 @@ fn row_019_the_page_size_is_the_kernels() {
     assert_eq!(page_size(), told as usize);
     // valloc and pvalloc go by it.
     start();
-    let (page, pages) = (abi::valloc(1), abi::pvalloc(page_size() + 1));
+    // SAFETY: nothing is demanded.
+    let (page, pages) = unsafe { (abi::valloc(1), abi::pvalloc(page_size() + 1)) };
     assert_eq!(
         (page.addr() % page_size(), pages.addr() % page_size()),
         (0, 0)
@@ -546,7 +547,8 @@ fn row_122_aligned_pages_can_be_protected() {
     }
     const BOTH: i32 = libc::PROT_READ | libc::PROT_WRITE;
     let page = page_size();
-    let get = || abi::aligned_alloc(page, page).cast::<u8>();
+    // SAFETY: nothing is demanded.
+    let get = || unsafe { abi::aligned_alloc(page, page) }.cast::<u8>();
     match case().as_deref() {
         Some("crime") => {
             let block = get();

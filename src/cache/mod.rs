@@ -60,6 +60,8 @@ const RICHER: usize = 4;
 /// One in so many denials looks for capacity that nobody uses.
 const LOOK_AROUND: u32 = 16;
 const ONE_POP: u64 = 1 << 16;
+/// All pops that the counter can count.
+const POPS: u64 = u64::MAX >> 16;
 
 impl Slot {
     const EMPTY: Slot = Slot {
@@ -288,7 +290,7 @@ impl Cache {
     pub fn arm(&mut self, class: usize, pops: u32) {
         let slot = &mut self.slots[class % SLOTS];
         let before = slot.pops();
-        let after = (1 << 48) - u64::from(pops) & (1 << 48) - 1;
+        let after = ((1 << 48) - u64::from(pops)) & POPS;
         slot.counts = slot.counts & 0xffff | after << 16;
         let earlier = &mut self.earlier[class % SLOTS];
         *earlier = earlier.wrapping_add(before).wrapping_sub(after);
@@ -548,7 +550,7 @@ impl Cache {
             let slot = &self.slots[class % SLOTS];
             let held = i64::from(slot.count()) + i64::from(slot.spare_count);
             // A counter of 48 bits that wrapped around counts on.
-            let popped = slot.pops().wrapping_add(self.earlier[class % SLOTS]) & (1 << 48) - 1;
+            let popped = slot.pops().wrapping_add(self.earlier[class % SLOTS]) & POPS;
             // held = net + pushes - pops
             let pushed = popped as i64 + held - self.net[class % SLOTS];
             pushes += pushed.max(0) as u64;

@@ -118,7 +118,7 @@ fn interval(cache: *mut Cache, one_in: usize) -> u32 {
     let random = unsafe { (*cache).random(|| KEYS.secret.seal(cache.addr()) as u64) };
     let most = (one_in as u64 * 2 - 1).min(u64::from(u32::MAX));
     // The upper half of a product is as random as the factor.
-    1 + ((random & 0xffff_ffff) * most >> 32) as u32
+    1 + (((random & 0xffff_ffff) * most) >> 32) as u32
 }
 
 /// What a new thread's cache is to count.

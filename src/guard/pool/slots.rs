@@ -256,6 +256,8 @@ impl<O: Os + Copy + 'static> Pool<O> {
             return true;
         }
         let whole = 1usize << self.region_bits();
+        // Not `clamp`, which may panic.
+        #[allow(clippy::manual_clamp)]
         let step = from.max(LEAST_STEP).min(MOST_STEP);
         let generous = align_up(need.max(from + step), self.os.page_size()).min(whole);
         for to in [generous, need] {
