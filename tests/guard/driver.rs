@@ -95,7 +95,7 @@ impl Act {
                     }
                     say("sum", sum);
                 }
-                "read-word" => say("word", at.cast::<u64>().read_volatile() as usize),
+                "read-word" => say("word", usize::from(at.cast::<[u8; 8]>().read_volatile()[7])),
                 "read-copy" => {
                     std::ptr::copy_nonoverlapping(black_box(at), source, black_box(length));
                     say("first", usize::from(*source));
@@ -109,9 +109,7 @@ impl Act {
                         at.wrapping_add(i).write_volatile(*source.add(i));
                     }
                 }
-                "write-word" => at.cast::<u64>().write_volatile(u64::from_ne_bytes(
-                    self.source[..8].try_into().expect("eight bytes"),
-                )),
+                "write-word" => at.cast::<[u8; 8]>().write_volatile([0x3c; 8]),
                 "write-copy" => std::ptr::copy_nonoverlapping(source, black_box(at), length),
                 "write-bytes" => std::ptr::write_bytes(black_box(at), *source, length),
                 other => panic!("no such means: {other}"),
