@@ -15,6 +15,8 @@
 ))]
 pub mod cxx;
 mod info;
+#[cfg(target_env = "gnu")]
+pub mod signals;
 
 use core::ffi::{c_int, c_void};
 use core::ptr;
@@ -39,6 +41,18 @@ pub fn start() {
 pub fn program_starts() {
     start();
     front::no_environment();
+}
+
+/// Begins to write every allocation and free to the file that `MALLOC_TRACE` named when the
+/// process began, if it did. A file that is there is emptied.
+pub fn mtrace() {
+    start();
+    front::start_trace();
+}
+
+/// Ends what [`mtrace`] began.
+pub fn muntrace() {
+    front::stop_trace();
 }
 
 /// Whether the statistics are to be printed when the process exits.

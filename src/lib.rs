@@ -128,6 +128,7 @@ pub mod heap;
 pub mod arena;
 
 pub mod cache;
+
 #[cfg(not(loom))]
 pub mod guard;
 

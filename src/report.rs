@@ -3,39 +3,65 @@
 //! Nothing here allocates, locks or panics, so it may be called from any state of the heap.
 #![allow(unsafe_code)] // write(2) and abort(3) are foreign functions.
 
+/// Bytes that a [`Line`] holds unless it is made over other storage.
+const CAPACITY: usize = 256;
+
 /// A line of text in a fixed buffer; what does not fit is cut off.
 #[derive(Debug)]
-pub struct Line {
-    bytes: [u8; Line::CAPACITY],
+pub struct Line<B = [u8; CAPACITY]> {
+    bytes: B,
     len: usize,
+    cut: bool,
 }
 
 impl Line {
-    const CAPACITY: usize = 256;
-
     /// An empty line.
     #[must_use]
     pub const fn new() -> Line {
+        Line::over([0; CAPACITY])
+    }
+}
+
+impl<B> Line<B> {
+    /// An empty line that is built in `bytes`.
+    pub const fn over(bytes: B) -> Line<B> {
         Line {
-            bytes: [0; Line::CAPACITY],
+            bytes,
             len: 0,
+            cut: false,
         }
     }
 
+    /// Whether something did not fit.
+    #[must_use]
+    pub const fn is_cut(&self) -> bool {
+        self.cut
+    }
+
+    /// Empties the line.
+    pub const fn clear(&mut self) {
+        self.len = 0;
+        self.cut = false;
+    }
+}
+
+impl<B: AsRef<[u8]> + AsMut<[u8]>> Line<B> {
     fn push(&mut self, byte: u8) {
-        if let Some(slot) = self.bytes.get_mut(self.len) {
+        if let Some(slot) = self.bytes.as_mut().get_mut(self.len) {
             *slot = byte;
             self.len += 1;
+        } else {
+            self.cut = true;
         }
     }
 
     /// Appends text.
-    pub fn text(&mut self, text: &str) -> &mut Line {
+    pub fn text(&mut self, text: &str) -> &mut Self {
         self.raw(text.as_bytes())
     }
 
     /// Appends bytes as they are.
-    pub fn raw(&mut self, bytes: &[u8]) -> &mut Line {
+    pub fn raw(&mut self, bytes: &[u8]) -> &mut Self {
         for &byte in bytes {
             self.push(byte);
         }
@@ -43,7 +69,7 @@ impl Line {
     }
 
     /// Appends `0x` and the number in hexadecimal.
-    pub fn hex(&mut self, number: usize) -> &mut Line {
+    pub fn hex(&mut self, number: usize) -> &mut Self {
         self.text("0x");
         let digits = ((usize::BITS - number.leading_zeros()).div_ceil(4)).max(1);
         for digit in (0..digits).rev() {
@@ -58,7 +84,7 @@ impl Line {
     }
 
     /// Appends the number in decimal.
-    pub fn decimal(&mut self, number: u64) -> &mut Line {
+    pub fn decimal(&mut self, number: u64) -> &mut Self {
         let mut digits = [0u8; 20];
         let mut rest = number;
         let mut count = 0;
@@ -76,11 +102,17 @@ impl Line {
         self
     }
 
+    /// Appends the number and what is counted: `1 byte`, `2 bytes`.
+    pub fn count(&mut self, number: u64, what: &str) -> &mut Self {
+        self.decimal(number).text(" ").text(what);
+        self.text(if number == 1 { "" } else { "s" })
+    }
+
     /// Appends `text` and blanks up to column `width`.
-    pub fn column(&mut self, text: &str, width: usize) -> &mut Line {
+    pub fn column(&mut self, text: &str, width: usize) -> &mut Self {
         let end = self.len + width;
         self.text(text);
-        while self.len < end && self.len < Line::CAPACITY {
+        while self.len < end && !self.cut {
             self.push(b' ');
         }
         self
@@ -89,16 +121,23 @@ impl Line {
     /// What was appended so far.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        self.bytes.get(..self.len).unwrap_or(&[])
+        self.bytes.as_ref().get(..self.len).unwrap_or(&[])
+    }
+
+    /// Ends the line: the line break stands there even where the line was cut off.
+    pub fn end(&mut self) -> &mut Self {
+        self.push(b'\n');
+        if let Some(last) = self.bytes.as_mut().last_mut().filter(|_| self.cut) {
+            *last = b'\n';
+        }
+        self
     }
 
     /// Writes the line and a newline to a file descriptor and empties it. Errors are ignored:
     /// there is nobody to tell.
     pub fn write_to(&mut self, fd: i32) {
-        self.push(b'\n');
-        // SAFETY: the pointer and length describe the initialised part of our own buffer.
-        unsafe { libc::write(fd, self.bytes.as_ptr().cast(), self.len) };
-        self.len = 0;
+        write(fd, self.end().as_bytes());
+        self.clear();
     }
 }
 
@@ -106,6 +145,12 @@ impl Default for Line {
     fn default() -> Line {
         Line::new()
     }
+}
+
+/// Writes bytes to a file descriptor, at once. Errors are ignored: there is nobody to tell.
+pub fn write(fd: i32, bytes: &[u8]) {
+    // SAFETY: the pointer and length describe the bytes.
+    unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) };
 }
 
 /// Which call was given a bad pointer.
@@ -120,7 +165,9 @@ pub enum Call {
 }
 
 impl Call {
-    const fn name(self) -> &'static str {
+    /// The call's name in messages.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
         match self {
             Call::Free => "free",
             Call::Realloc => "realloc",
@@ -185,12 +232,12 @@ pub enum Misuse {
 
 impl Misuse {
     /// Puts the sentence that names the misuse into a line.
-    pub fn describe(self, line: &mut Line) {
+    pub fn describe<B: AsRef<[u8]> + AsMut<[u8]>>(self, line: &mut Line<B>) {
         line.text("fencepost: ");
         match self {
             Misuse::DoubleFree { address, size } => {
                 line.text("double free: ").hex(address);
-                line.text(" (").decimal(size as u64).text(" bytes)");
+                line.text(" (").count(size as u64, "byte").text(")");
             }
             Misuse::UseAfterFree {
                 call,
@@ -202,8 +249,8 @@ impl Misuse {
                     .text(": ")
                     .hex(address);
                 line.text(" was freed before (")
-                    .decimal(size as u64)
-                    .text(" bytes)");
+                    .count(size as u64, "byte")
+                    .text(")");
             }
             Misuse::InsideChunk {
                 call,
@@ -215,10 +262,11 @@ impl Misuse {
                     .text(call.name())
                     .text(": ")
                     .hex(address);
-                line.text(" is inside a chunk (").decimal(offset as u64);
-                line.text(" bytes into a block of ")
-                    .decimal(size as u64)
-                    .text(" bytes)");
+                line.text(" is inside a chunk (")
+                    .count(offset as u64, "byte");
+                line.text(" into a block of ")
+                    .count(size as u64, "byte")
+                    .text(")");
             }
             Misuse::Foreign { call, address } => {
                 line.text("invalid ")

@@ -15,7 +15,9 @@ mod support;
 
 /// Every C name that the library exports.
 const C_NAMES: &[&str] = &[
+    "__sysv_signal",
     "aligned_alloc",
+    "bsd_signal",
     "calloc",
     "cfree",
     "fencepost_audit",
@@ -31,10 +33,16 @@ const C_NAMES: &[&str] = &[
     "malloc_usable_size",
     "mallopt",
     "memalign",
+    "mtrace",
+    "muntrace",
     "posix_memalign",
     "pvalloc",
     "realloc",
     "reallocarray",
+    "sigaction",
+    "signal",
+    "sigset",
+    "sysv_signal",
     "valloc",
 ];
 
@@ -166,6 +174,10 @@ fn imports_neither_allocate_nor_lock() {
         "memmove",
         "memset",
         "strlen",
+        // Handlers of signals: system calls, or the bookkeeping around one. Not by the names that
+        // we have ourselves.
+        "__sigaction",
+        "ssignal",
         // Once per process or thread, with nothing held, and prepared for being re-entered: a
         // key beyond the 32nd, and a tenth handler, are stored in memory from calloc.
         "pthread_key_create",

@@ -60,6 +60,7 @@ const LAW: Law = Law {
         "abi.rs",
         "abi/cxx.rs",
         "abi/info.rs",
+        "abi/signals.rs",
         // Heaps and mappings shared between threads.
         "arena/depot.rs",
         "arena/maps.rs",
@@ -89,6 +90,8 @@ const LAW: Law = Law {
         "front/mod.rs",
         "front/process.rs",
         "global.rs",
+        // Called by the kernel; calls the program's handlers.
+        "guard/handler.rs",
         // Guarded objects and their records.
         "guard/canary.rs",
         "guard/pool.rs",
@@ -101,16 +104,23 @@ const LAW: Law = Law {
         "heap/grow.rs",
         "heap/mod.rs",
         // System calls.
+        "os/alternate.rs",
         "os/audit.rs",
         "os/call.rs",
         "os/caller.rs",
         "os/flaky.rs",
         "os/kernel.rs",
         "os/ledger.rs",
+        "os/lines.rs",
+        "os/memory.rs",
         "os/mod.rs",
         "os/nodes.rs",
         "os/pages.rs",
         "os/process.rs",
+        // The kernel's signal frames.
+        "os/signals.rs",
+        "os/sink.rs",
+        "os/stop.rs",
         // The simulation's block of memory.
         "os/sim.rs",
         // Frames of stacks, and what a thread knows of its own.
@@ -119,6 +129,7 @@ const LAW: Law = Law {
         "preload/lib.rs",
         "preload/lifecycle.rs",
         "preload/operators.rs",
+        "preload/signals.rs",
         // write(2) and abort.
         "report.rs",
         // `RawMutex` is an unsafe trait.
@@ -142,10 +153,23 @@ const LAW: Law = Law {
         ("front/process.rs", "READ"),
         ("front/process.rs", "DIRECT_MALLOCS"),
         ("front/process.rs", "DIRECT_FREES"),
+        // The handler of faults: what the program wants of its signals, who reports, where.
+        ("guard/handler.rs", "WISHES"),
+        ("guard/handler.rs", "WITNESS"),
+        ("guard/handler.rs", "INTERPOSED"),
+        ("guard/handler.rs", "PROCESS"),
+        ("guard/handler.rs", "GENERATION"),
+        ("guard/handler.rs", "REPORTER"),
+        ("guard/handler.rs", "REPORT_STACK"),
+        ("guard/handler.rs", "ALTERNATES"),
+        ("guard/handler.rs", "LAST"),
+        ("front/faults.rs", "WITNESS"),
         // The pool of guarded objects.
         ("front/guarding.rs", "GUARD"),
         ("front/guarding.rs", "STARTED"),
         ("front/guarding.rs", "SWAPPED"),
+        // The file that allocations are traced to.
+        ("front/trace.rs", "TRACE"),
         // What the C library and the kernel tell once.
         ("os/process.rs", "PAGE_SIZE"),
         ("os/process.rs", "environ"),
@@ -153,6 +177,8 @@ const LAW: Law = Law {
         ("os/stack.rs", "MAIN_LOW"),
         ("os/stack.rs", "MAIN_HIGH"),
         ("os/stack.rs", "DEPTH"),
+        // Where threads that are held still meet who stops them.
+        ("os/stop.rs", "PLACE"),
         // Standard error, kept for the statistics at exit.
         ("preload/lifecycle.rs", "STDERR"),
     ],

@@ -13,14 +13,14 @@ use support::{Run, compile_c};
 
 /// What the library says. `{p}` and `{n}` stand for the address and the usable
 /// size that the program told, `{call}` for the call that was given the pointer,
-/// `{any}` for any address and `{number}` for any number.
+/// `{any}` for any address and `{bytes}` for any number of bytes.
 mod text {
     pub const DOUBLE_FREE: &str = "double free: {p} ({n} bytes)";
     pub const FREED_BEFORE: &str = "invalid {call}: {p} was freed before ({n} bytes)";
-    pub const DOUBLE_FREE_IN_TOP: &str = "double free: {p} ({number} bytes)";
-    pub const FREED_BEFORE_IN_TOP: &str = "invalid {call}: {p} was freed before ({number} bytes)";
+    pub const DOUBLE_FREE_IN_TOP: &str = "double free: {p} ({bytes})";
+    pub const FREED_BEFORE_IN_TOP: &str = "invalid {call}: {p} was freed before ({bytes})";
     pub const INSIDE: &str =
-        "invalid {call}: {p} is inside a chunk ({number} bytes into a block of {number} bytes)";
+        "invalid {call}: {p} is inside a chunk ({bytes} into a block of {bytes})";
     pub const FOREIGN: &str = "invalid {call}: {p} was not allocated here";
     pub const HEAD: &str = "corrupted chunk head: {p}";
     pub const LINK: &str = "corrupted free list link: {any}";
@@ -127,7 +127,7 @@ fn commit(program: &Path, args: &[&str], mode: &[(&str, &str)], expected: &str) 
         .replace(r"\{n\}", usable)
         .replace(r"\{call\}", call)
         .replace(r"\{any\}", "0x[0-9a-f]+")
-        .replace(r"\{number\}", "[0-9]+");
+        .replace(r"\{bytes\}", "(1 byte|[0-9]+ bytes)");
     let line = Regex::new(&format!("^fencepost: {pattern}\n$")).expect("a valid expression");
     if !line.is_match(&outcome.err()) {
         return complain("another line");

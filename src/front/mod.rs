@@ -8,12 +8,17 @@
 mod audit;
 mod counters;
 mod diagnosis;
+mod faults;
 mod guarding;
+mod modules;
 mod process;
+mod trace;
 
 pub use audit::{audit, print_audit};
 pub use counters::{arena_snapshot, exit_report, snapshot};
+pub use faults::wish;
 pub use process::{Source, init, no_environment};
+pub use trace::{start as start_trace, stop as stop_trace};
 
 use crate::arena::Owned;
 use crate::cache::{Cache, Thread};
@@ -135,6 +140,12 @@ impl Served {
 #[inline(never)]
 #[must_use]
 pub fn malloc(size: usize, align: usize, caller: Caller) -> *mut u8 {
+    let p = malloc_untraced(size, align, caller);
+    trace::allocated(caller, p.addr(), size);
+    p
+}
+
+fn malloc_untraced(size: usize, align: usize, caller: Caller) -> *mut u8 {
     let p = guard(size, align, caller);
     if !p.is_null() {
         return p;
@@ -149,6 +160,12 @@ pub fn malloc(size: usize, align: usize, caller: Caller) -> *mut u8 {
 #[inline(never)]
 #[must_use]
 pub fn calloc(size: usize, align: usize, caller: Caller) -> *mut u8 {
+    let p = calloc_untraced(size, align, caller);
+    trace::allocated(caller, p.addr(), size);
+    p
+}
+
+fn calloc_untraced(size: usize, align: usize, caller: Caller) -> *mut u8 {
     let p = guard(size, align, caller);
     if !p.is_null() {
         return p;
@@ -249,6 +266,12 @@ pub fn memalign(align: usize, size: usize, caller: Caller) -> *mut u8 {
             unsafe { free(hit, UNKNOWN, UNKNOWN) };
         }
     }
+    let p = memalign_untraced(align, size, caller);
+    trace::allocated(caller, p.addr(), size);
+    p
+}
+
+fn memalign_untraced(align: usize, size: usize, caller: Caller) -> *mut u8 {
     let p = guard(size, align, caller);
     if !p.is_null() {
         return p;
@@ -265,6 +288,12 @@ pub fn memalign(align: usize, size: usize, caller: Caller) -> *mut u8 {
 /// As [`memalign`], all zero.
 #[must_use]
 pub fn memalign_zeroed(align: usize, size: usize, caller: Caller) -> *mut u8 {
+    let p = memalign_zeroed_untraced(align, size, caller);
+    trace::allocated(caller, p.addr(), size);
+    p
+}
+
+fn memalign_zeroed_untraced(align: usize, size: usize, caller: Caller) -> *mut u8 {
     let p = guard(size, align, caller);
     if !p.is_null() {
         return p;
@@ -331,7 +360,14 @@ unsafe extern "C" fn free_verified_from(payload: usize, pc: usize, fp: usize) {
         // SAFETY: nothing is demanded.
         return unsafe { free_odd_from(payload, UNKNOWN, UNKNOWN, pc, fp) };
     }
+    trace::freed(Caller { pc, fp }, payload);
+    take_chunk(chunk, low);
+}
+
+/// Takes back a chunk that was verified as used and that the cache did not take.
+fn take_chunk(chunk: KernelChunk, low: Low) {
     let cache = enter();
+    let payload = chunk.payload();
     perturb(payload, Native::usable(low.size()), true);
     // SAFETY: the thread's own cache; if it is not direct, it is this thread's alone.
     unsafe {
@@ -355,9 +391,15 @@ unsafe extern "C" fn free_odd_from(addr: usize, size: usize, align: usize, pc: u
     }
     enter();
     let caller = Caller { pc, fp };
+    trace::freed(caller, addr);
     if guarded(addr) {
         return guarding::release(addr, size, align, caller);
     }
+    take_mapping(addr, caller);
+}
+
+/// Takes back a mapping; anything else is a misuse.
+fn take_mapping(addr: usize, caller: Caller) {
     if !SHARED.maps.free(SHARED.os(), &KEYS, &SETTINGS, addr) {
         misuse(Call::Free, addr, caller);
     }
@@ -421,6 +463,25 @@ pub unsafe fn usable_size(p: *mut u8, caller: Caller) -> usize {
 /// uses only that.
 #[must_use]
 pub unsafe fn realloc(p: *mut u8, size: usize, align: usize, caller: Caller) -> *mut u8 {
+    let traced = trace::is_on();
+    // SAFETY: the same contract.
+    let to = unsafe { resize_or_move(p, size, align, caller, traced) };
+    // A block that moved was traced before its old place was given back.
+    if traced && (to.is_null() || to.addr() == p.addr()) {
+        trace::resized(caller, p.addr(), to.addr(), size);
+    }
+    to
+}
+
+/// # Safety
+/// As for [`realloc`].
+unsafe fn resize_or_move(
+    p: *mut u8,
+    size: usize,
+    align: usize,
+    caller: Caller,
+    traced: bool,
+) -> *mut u8 {
     let addr = p.addr();
     let Some(wanted) = Native::chunk_size(size) else {
         return core::ptr::null_mut();
@@ -435,7 +496,8 @@ pub unsafe fn realloc(p: *mut u8, size: usize, align: usize, caller: Caller) -> 
         }
         Named::Mapping(len) => {
             enter();
-            if wanted >= SHARED.maps.threshold(&SETTINGS).min(len / 2) {
+            // The kernel moves a mapping in one step, before which nothing could be written down.
+            if wanted >= SHARED.maps.threshold(&SETTINGS).min(len / 2) && !traced {
                 let moved = SHARED.maps.resize(SHARED.os(), &KEYS, addr, len, size);
                 if let Some(to) = moved {
                     return KEYS.region.at(to);
@@ -446,7 +508,7 @@ pub unsafe fn realloc(p: *mut u8, size: usize, align: usize, caller: Caller) -> 
     };
     let hit = cached(size, align);
     let to = if hit.is_null() {
-        malloc(size, align, caller)
+        malloc_untraced(size, align, caller)
     } else {
         hit
     };
@@ -457,7 +519,15 @@ pub unsafe fn realloc(p: *mut u8, size: usize, align: usize, caller: Caller) -> 
     // SAFETY: both blocks have that many bytes; the old one is verified and the caller's.
     unsafe {
         to.copy_from_nonoverlapping(KEYS.region.at(addr), usable.min(size));
-        if may_stay {
+        if traced {
+            trace::resized(caller, addr, to.addr(), size);
+        }
+        if may_stay && traced {
+            match named(Call::Realloc, addr, caller) {
+                Named::Chunk(chunk, low) => take_chunk(chunk, low),
+                _ => take_mapping(addr, caller),
+            }
+        } else if may_stay {
             free(p, UNKNOWN, UNKNOWN);
         } else {
             guarding::released_by_realloc(addr, caller);

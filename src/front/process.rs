@@ -83,8 +83,10 @@ fn attach() -> *mut Cache {
         // Whether there are to be caches is not known yet.
         return ENDED.0.get();
     }
-    let direct =
-        !SETTINGS.caches() || SETTINGS.get(Key::Perturb) != 0 || super::guarding::guards_all();
+    let direct = !SETTINGS.caches()
+        || SETTINGS.get(Key::Perturb) != 0
+        || super::guarding::guards_all()
+        || super::trace::may_be();
     let cache = CACHES.claim(&SHARED, direct);
     if cache.is_null() {
         return ENDED.0.get();
@@ -93,6 +95,8 @@ fn attach() -> *mut Cache {
     Thread::set_cache(cache);
     // From here on this thread can allocate, which asking for the hook may do.
     on_thread_exit(thread_ends);
+    super::faults::thread_begins();
+    super::trace::begin_with_process();
     cache
 }
 
@@ -102,6 +106,7 @@ unsafe extern "C" fn thread_ends(_: *mut c_void) {
         return;
     }
     SHARED.enter();
+    super::faults::thread_ends();
     Thread::set_cache(ENDED.0.get());
     // SAFETY: this thread's cache, which it has just let go of.
     unsafe { CACHES.give_back(&SHARED, cache) };
@@ -169,6 +174,9 @@ fn start(source: Source, guard: u32) {
     }
     set_exit_hook(thread_ends);
     STARTED.store(YES, Ordering::Release);
+    if SETTINGS.get(Key::Guard) != 0 {
+        super::faults::begin();
+    }
 }
 
 unsafe extern "C" fn forked() {

@@ -1,9 +1,10 @@
 //! What is known where an error was caught: plain data, collected before anything is judged.
 
-use super::record::Record;
+use super::record::{Record, StackId};
+use super::stacks::FRAMES;
 use crate::mmu::addr::{Access, Rights};
-pub use crate::os::Ground;
 use crate::os::PageState;
+pub use crate::os::{Ground, Location};
 
 /// Registers that a [`Fault`] keeps.
 pub const REGISTER_COUNT: usize = 18;
@@ -97,4 +98,36 @@ impl Scene<'_> {
         below_stack: false,
         now: 0,
     };
+}
+
+/// The kernel's name of a thread, up to the first zero byte; all zero if it is not known.
+pub type ThreadName = [u8; 16];
+
+/// Who was caught, doing what, and where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Incident<'i> {
+    /// The thread that was caught, by the kernel's number.
+    pub thread: u32,
+    /// Its call stack, innermost first. Of a fault the first is the instruction itself.
+    pub stack: &'i [usize],
+    /// The signal and its `si_code` if it was a fault.
+    pub signal: Option<(i32, i32)>,
+    /// The process.
+    pub process: u32,
+    /// The path of the program; empty if it is not known.
+    pub program: &'i [u8],
+    /// The number of the pool's last operation.
+    pub now: u64,
+    /// One allocation in so many is guarded.
+    pub sampled: u64,
+}
+
+/// Where the rest of a report is looked up.
+pub trait Names {
+    /// Puts a call stack into `frames`, innermost first. How many there were.
+    fn stack(&self, id: StackId, frames: &mut [usize; FRAMES]) -> usize;
+    /// The module of an instruction.
+    fn locate(&self, pc: usize) -> Option<Location<'_>>;
+    /// The name of a thread, which may be gone.
+    fn thread(&self, id: u32) -> ThreadName;
 }

@@ -1,5 +1,6 @@
-//! What went wrong: a pure function of what was found.
+//! What can come out of a diagnosis.
 
+pub use super::diagnosis::{FAR, FRAME, NULL_END, of_call, of_canary, of_fault};
 use super::record::Record;
 use super::scene::{Ground, REGISTER_COUNT};
 use crate::mmu::addr::Access;
@@ -118,8 +119,6 @@ pub enum Verdict<'m> {
         addr: usize,
         /// What is there instead.
         why: Why<'m>,
-        /// If an object was freed there: how many operations of the pool ago.
-        age: u64,
     },
     /// A free with another size than the object's.
     WrongSize {
@@ -196,11 +195,137 @@ pub enum Verdict<'m> {
     NotOurs {
         /// The address that the kernel reports; `None` if it has none.
         addr: Option<usize>,
-        /// The instruction.
-        pc: usize,
+        /// The instruction that cannot be done; `None` if the signal was sent by a process.
+        pc: Option<usize>,
         /// The signal's number.
         signal: i32,
         /// Its `si_code`.
         code: i32,
     },
+}
+
+impl Place {
+    /// Where `addr` lies relative to `block`.
+    #[must_use]
+    pub const fn of(addr: usize, block: &Record) -> Place {
+        if addr < block.payload {
+            return Place::Before(block.payload - addr);
+        }
+        let offset = addr - block.payload;
+        if offset < block.size {
+            Place::Within(offset)
+        } else {
+            Place::Past(offset - block.size)
+        }
+    }
+}
+
+impl Verdict<'_> {
+    /// The class of error, in the words of the reports.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Verdict::Overflow { .. } => "heap overflow",
+            Verdict::Underflow { .. } => "heap underflow",
+            Verdict::Canary { first, .. } if *first < 0 => "heap underflow",
+            Verdict::Canary { .. } => "heap overflow",
+            Verdict::UseAfterFree { .. } => "use after free",
+            Verdict::DoubleFree { .. } => "double free",
+            Verdict::FreedBefore { call, .. } | Verdict::InvalidPointer { call, .. } => {
+                match call {
+                    Call::Free => "invalid free",
+                    Call::Realloc => "invalid realloc",
+                    Call::UsableSize => "invalid usable_size",
+                }
+            }
+            Verdict::WrongSize { .. } => "wrong size",
+            Verdict::WrongAlign { .. } => "wrong alignment",
+            Verdict::Null { .. } => "null pointer",
+            Verdict::Wild { .. } | Verdict::NonCanonical { .. } => "wild pointer",
+            Verdict::ReadOnly { .. } => "write to read-only memory",
+            Verdict::Execute { heap: true, .. } => "execution of heap memory",
+            Verdict::Execute { heap: false, .. } => "execution of data",
+            Verdict::StackOverflow { .. } => "stack overflow",
+            Verdict::NotOurs { .. } => "fault",
+        }
+    }
+
+    /// The address that it is about: of the first byte accessed or overwritten, or the pointer that
+    /// was given. `None` if it is not known.
+    #[must_use]
+    pub fn address(&self) -> Option<usize> {
+        match *self {
+            Verdict::Overflow { addr, .. }
+            | Verdict::Underflow { addr, .. }
+            | Verdict::UseAfterFree { addr, .. }
+            | Verdict::InvalidPointer { addr, .. }
+            | Verdict::Null { addr, .. }
+            | Verdict::Wild { addr, .. }
+            | Verdict::ReadOnly { addr, .. }
+            | Verdict::Execute { addr, .. }
+            | Verdict::StackOverflow { addr, .. } => Some(addr),
+            Verdict::DoubleFree { block, .. }
+            | Verdict::FreedBefore { block, .. }
+            | Verdict::WrongSize { block, .. }
+            | Verdict::WrongAlign { block, .. } => Some(block.payload),
+            Verdict::Canary { block, first, .. } => Some(block.payload.wrapping_add_signed(first)),
+            Verdict::NonCanonical {
+                suspects,
+                registers,
+                ..
+            } => {
+                // Of several nobody knows which.
+                let mut pairs = registers.iter().zip(0u32..);
+                let found = pairs.find(|(_, bit)| suspects == 1 << bit);
+                found.map(|(value, _)| *value)
+            }
+            Verdict::NotOurs { addr, .. } => addr,
+        }
+    }
+
+    /// What was done, if it is known.
+    #[must_use]
+    pub const fn access(&self) -> Option<Access> {
+        match *self {
+            Verdict::Overflow { access, .. }
+            | Verdict::Underflow { access, .. }
+            | Verdict::UseAfterFree { access, .. }
+            | Verdict::Null { access, .. }
+            | Verdict::Wild { access, .. }
+            | Verdict::NonCanonical { access, .. } => access,
+            Verdict::Canary { .. } | Verdict::ReadOnly { .. } => Some(Access::Write),
+            Verdict::Execute { .. } => Some(Access::Exec),
+            _ => None,
+        }
+    }
+
+    /// The object that it is blamed on.
+    #[must_use]
+    pub const fn block(&self) -> Option<&Record> {
+        match self {
+            Verdict::Overflow { block, .. }
+            | Verdict::Underflow { block, .. }
+            | Verdict::UseAfterFree { block, .. }
+            | Verdict::DoubleFree { block, .. }
+            | Verdict::FreedBefore { block, .. }
+            | Verdict::WrongSize { block, .. }
+            | Verdict::WrongAlign { block, .. }
+            | Verdict::Canary { block, .. }
+            | Verdict::InvalidPointer {
+                why: Why::Near(block, _),
+                ..
+            }
+            | Verdict::StackOverflow {
+                block: Some(block), ..
+            } => Some(block),
+            _ => None,
+        }
+    }
+
+    /// Where the address lies relative to that object.
+    #[must_use]
+    pub fn place(&self) -> Option<Place> {
+        let block = self.block()?;
+        Some(Place::of(self.address()?, block))
+    }
 }

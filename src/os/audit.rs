@@ -17,6 +17,7 @@
 #![allow(unsafe_code)] // System calls.
 
 use super::call::system_call;
+use super::lines::{BUFFER, File, Lines};
 use super::{Ledger, Os, OsError, PageState, yield_now};
 use crate::mmu::addr::Rights;
 use crate::mmu::listing;
@@ -87,98 +88,6 @@ const RESERVED_LOOK: usize = 4 * WINDOW;
 /// How often a contradiction is looked at again.
 const PATIENCE: u32 = 200;
 
-struct File(usize);
-
-impl File {
-    fn open(path: &core::ffi::CStr) -> Result<File, OsError> {
-        let flags = (libc::O_RDONLY | libc::O_CLOEXEC) as usize;
-        let at = libc::AT_FDCWD as usize;
-        let args = [at, path.as_ptr().expose_provenance(), flags, 0, 0, 0];
-        // SAFETY: the path is a string that ends with zero.
-        unsafe { system_call(libc::SYS_openat, args) }.map(File)
-    }
-
-    fn read(&self, buffer: &mut [u8]) -> usize {
-        let args = [
-            self.0,
-            buffer.as_mut_ptr().expose_provenance(),
-            buffer.len(),
-            0,
-            0,
-            0,
-        ];
-        // SAFETY: the buffer is ours and of the length given.
-        unsafe { system_call(libc::SYS_read, args) }.unwrap_or(0)
-    }
-
-    /// Words at a word offset; how many were read.
-    fn words(&self, buffer: &mut [u64], at: usize) -> usize {
-        let to = buffer.as_mut_ptr().expose_provenance();
-        // The offset's upper half is its own argument where words are 32 bits long.
-        let args = [self.0, to, size_of_val(buffer), at * 8, 0, 0];
-        // SAFETY: as in `read`; any bytes are words.
-        unsafe { system_call(libc::SYS_pread64, args) }.unwrap_or(0) / 8
-    }
-}
-
-impl Drop for File {
-    fn drop(&mut self) {
-        // SAFETY: a descriptor of our own.
-        let _ = unsafe { system_call(libc::SYS_close, [self.0, 0, 0, 0, 0, 0]) };
-    }
-}
-
-/// A file of `/proc`, line by line.
-struct Lines {
-    file: File,
-    buffer: [u8; 8192],
-    from: usize,
-    to: usize,
-}
-
-impl Lines {
-    fn open(path: &core::ffi::CStr) -> Result<Lines, OsError> {
-        Ok(Lines {
-            file: File::open(path)?,
-            buffer: [0; 8192],
-            from: 0,
-            to: 0,
-        })
-    }
-
-    /// Passes the next line to `look`; `None` at the end.
-    fn next<T>(&mut self, look: impl FnOnce(&[u8]) -> T) -> Option<T> {
-        loop {
-            let rest = self.buffer.get(self.from..self.to)?;
-            if let Some(len) = rest.iter().position(|b| *b == b'\n') {
-                self.from += len + 1;
-                return rest.get(..len).map(look);
-            }
-            self.buffer.copy_within(self.from..self.to, 0);
-            self.to -= self.from;
-            self.from = 0;
-            let more = self.file.read(self.buffer.get_mut(self.to..)?);
-            if more == 0 {
-                return None;
-            }
-            self.to += more;
-        }
-    }
-
-    /// The next area with some of it behind `addr`.
-    fn area(&mut self, addr: usize) -> Option<Area> {
-        loop {
-            let found = self.next(|line| {
-                let line = listing::Line::parse(line).ok()?;
-                Some(Area::of(&line))
-            })?;
-            if let Some(area) = found.filter(|area| area.end > addr) {
-                return Some(area);
-            }
-        }
-    }
-}
-
 #[derive(Clone, Copy)]
 struct Area {
     start: usize,
@@ -192,6 +101,19 @@ impl Area {
             start: line.start as usize,
             end: line.end as usize,
             rights: line.rights,
+        }
+    }
+}
+
+/// The next area with some of it behind `addr`.
+fn next_area(lines: &mut Lines<'_>, addr: usize) -> Option<Area> {
+    loop {
+        let found = lines.next(|line| {
+            let line = listing::Line::parse(line).ok()?;
+            Some(Area::of(&line))
+        })?;
+        if let Some(area) = found.filter(|area| area.end > addr) {
+            return Some(area);
         }
     }
 }
@@ -266,7 +188,7 @@ const fn must_be_absent(state: PageState) -> bool {
 }
 
 fn makes_huge_pages() -> bool {
-    Lines::open(c"/sys/kernel/mm/transparent_hugepage/enabled")
+    Lines::open(c"/sys/kernel/mm/transparent_hugepage/enabled", &mut [0; 64])
         .ok()
         .and_then(|mut lines| lines.next(|line| line.starts_with(b"[always]")))
         .unwrap_or(false)
@@ -345,8 +267,9 @@ impl<O: Os, F: FnMut(Finding)> Auditor<'_, O, F> {
 
     /// I1 and I2.
     fn areas_and_residency(&mut self) -> Result<(), OsError> {
-        let mut lines = Lines::open(c"/proc/self/maps")?;
-        let mut area = lines.area(0);
+        let mut buffer = [0; BUFFER];
+        let mut lines = Lines::open(c"/proc/self/maps", &mut buffer)?;
+        let mut area = next_area(&mut lines, 0);
         let ledger = self.ledger;
         ledger.each(|from, to, state| {
             if let Some(count) = self.audit.pages.get_mut(state as usize) {
@@ -360,13 +283,14 @@ impl<O: Os, F: FnMut(Finding)> Auditor<'_, O, F> {
             };
             while at < to {
                 while area.is_some_and(|area| area.end <= at) {
-                    area = lines.area(at);
+                    area = next_area(&mut lines, at);
                 }
                 let (what, next) = judge(area, at, state);
                 if let Some(what) = what
                     && self.persists(at, state, |_| {
-                        let seen = Lines::open(c"/proc/self/maps").ok();
-                        let seen = seen.and_then(|mut lines| lines.area(at));
+                        let mut buffer = [0; BUFFER];
+                        let seen = Lines::open(c"/proc/self/maps", &mut buffer).ok();
+                        let seen = seen.and_then(|mut lines| next_area(&mut lines, at));
                         judge(seen, at, state).0 == Some(what)
                     })
                 {
@@ -447,7 +371,8 @@ impl<O: Os, F: FnMut(Finding)> Auditor<'_, O, F> {
 
     /// I6, for areas that are ours from end to end, and in all.
     fn resident_sizes(&mut self, lower: usize) -> Result<(), OsError> {
-        let mut lines = Lines::open(c"/proc/self/smaps")?;
+        let mut buffer = [0; BUFFER];
+        let mut lines = Lines::open(c"/proc/self/smaps", &mut buffer)?;
         let mut current: Option<(Area, listing::Sizes)> = None;
         let mut sum = 0;
         loop {

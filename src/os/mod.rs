@@ -18,35 +18,48 @@
 //! [`Kernel`] is the real thing, [`Flaky`] makes the n-th call fail.
 #![allow(unsafe_code)] // Mapping and unmapping memory cannot be checked by the compiler.
 
+mod alternate;
 mod audit;
 mod call;
 mod caller;
+mod elf;
 mod extents;
 mod flaky;
+mod ground;
 mod kernel;
 mod ledger;
+mod lines;
+mod memory;
 mod modules;
 mod nodes;
 mod pages;
 mod process;
+pub mod signals;
 mod sim;
+mod sink;
 pub mod stack;
+pub mod stop;
 
 pub use crate::mmu::states::PageState;
+pub use alternate::{Alternates, map as alternate_stack, top as alternate_top};
 pub use audit::{Audit, Contradiction, Finding, audit};
 pub use caller::Caller;
 pub(crate) use caller::with_caller;
 pub use extents::{Extents, GRANULE, OWNERS};
 pub use flaky::Flaky;
+pub use ground::{Ground, Survey, Surveyor, survey};
 pub use kernel::{CALLS, Kernel};
 pub use ledger::Ledger;
-pub use modules::Ground;
+pub use lines::{BUFFER, File, Lines, peek};
+pub use memory::{Area, Reader, each_area};
+pub use modules::{Location, Modules};
 pub use pages::PageVec;
 pub use process::{
     ForkPage, available_cpus, environment, is_secure, no_huge_pages, page_size, random_words,
     thread_id, yield_now,
 };
 pub use sim::{Board, Computer, Mark, SIM_CALLS, Sim, SimPlan, Watched};
+pub use sink::{Sink, process_id};
 
 /// Turns addresses inside the memory that an [`Os`] hands out into pointers: the only place
 /// where an integer becomes a pointer.

@@ -70,6 +70,28 @@ impl<T: Copy, const INLINE: usize> PageVec<T, INLINE> {
         Ok(())
     }
 
+    /// Makes room for one more value, and appends it.
+    ///
+    /// # Errors
+    /// If the pages for it cannot be had; the vector is then unchanged.
+    pub fn add<O: Os>(&mut self, os: &O, value: T) -> Result<(), OsError> {
+        self.reserve_one(os)?;
+        self.push(os, value);
+        Ok(())
+    }
+
+    /// Forgets all values and gives the pages back.
+    pub fn release<O: Os>(&mut self, os: &O) {
+        if self.pages != 0 {
+            let bytes = crate::size::align_up(self.capacity * size_of::<T>(), os.page_size());
+            // SAFETY: the pages are ours, and the vector forgets them. A refusal leaks them.
+            let _ = unsafe { os.unmap(self.pages, bytes) };
+        }
+        self.pages = 0;
+        self.capacity = INLINE;
+        self.len = 0;
+    }
+
     /// Appends a value for which [`reserve_one`](PageVec::reserve_one) made room; without room
     /// the value is dropped.
     pub fn push<O: Os>(&mut self, os: &O, value: T) {

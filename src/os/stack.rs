@@ -159,6 +159,22 @@ pub fn is_readable(addr: usize) -> bool {
     refused == Err(OsError(libc::EINVAL))
 }
 
+/// Two words of every thread: which signal a handler is passing on to other handlers.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Chain {
+    /// The address of the signal's context; 0: none.
+    pub context: AtomicUsize,
+    /// How many handlers have passed it on to us in turn.
+    pub level: AtomicUsize,
+}
+
+/// The calling thread's words, where threads have some. Any context.
+#[must_use]
+pub fn chain() -> Option<&'static Chain> {
+    own::chain()
+}
+
 /// Whether two words at the frame pointer are the caller's frame pointer and the return address.
 const HAS_FRAMES: bool = cfg!(any(
     target_arch = "x86_64",
@@ -237,7 +253,7 @@ fn one_page(sp: usize) -> Bounds {
     not(miri)
 ))]
 mod own {
-    use super::{Bounds, PROBES, is_readable, one_page, page_size};
+    use super::{Bounds, Chain, PROBES, is_readable, one_page, page_size};
     use crate::sync::overlay::{AtomicUsize, Ordering::Relaxed};
 
     /// What is known of a thread's own stack. A signal handler may come in between at any time:
@@ -248,6 +264,8 @@ mod own {
         known: AtomicUsize,
         /// The stack's end, once it was met; 0: not yet.
         floor: AtomicUsize,
+        /// For handlers of signals, see [`super::Chain`].
+        chain: Chain,
     }
 
     // Never accessed as the static it seems to be: only through its TLS symbol. The section
@@ -256,7 +274,18 @@ mod own {
     static DEPTH: Depth = Depth {
         known: AtomicUsize::new(0),
         floor: AtomicUsize::new(0),
+        chain: Chain {
+            context: AtomicUsize::new(0),
+            level: AtomicUsize::new(0),
+        },
     };
+
+    #[inline]
+    pub fn chain() -> Option<&'static Chain> {
+        // SAFETY: this thread's words, which nobody else accesses otherwise than atomically; the
+        // reference is not given to other threads.
+        Some(unsafe { &(*place().1).chain })
+    }
 
     /// The thread pointer, and this thread's copy of the words.
     #[cfg(target_arch = "x86_64")]
@@ -357,7 +386,11 @@ mod own {
     not(miri)
 )))]
 mod own {
-    use super::{Bounds, one_page};
+    use super::{Bounds, Chain, one_page};
+
+    pub fn chain() -> Option<&'static Chain> {
+        None
+    }
 
     /// Where the thread's stack ends is not known here.
     pub fn bounds(sp: usize) -> Bounds {

@@ -17,6 +17,8 @@ mod lifecycle;
     target_pointer_width = "64"
 ))]
 mod operators;
+#[cfg(target_env = "gnu")]
+mod signals;
 
 use core::ffi::{c_int, c_void};
 
@@ -56,6 +58,8 @@ export! {
     malloc_info(options: c_int, stream: *mut libc::FILE) -> c_int;
     malloc_trim(pad: usize) -> c_int;
     fencepost_audit() -> c_int;
+    mtrace();
+    muntrace();
 }
 
 /// `cfree` of old C libraries: `free`.

@@ -16,6 +16,7 @@ extern "C" fn start() {
 
 /// Runs when the process exits, after the functions registered with `atexit`.
 extern "C" fn finish() {
+    abi::muntrace();
     if abi::reports_at_exit() {
         STDERR.with(abi::report_at_exit);
     }
