@@ -94,11 +94,8 @@ pub fn guarded(language: Language, deed: &Deed, mode: Mode) -> Run {
     }
 }
 
-/// Calls `play` with every item, two at a time, and fails with every complaint.
-#[track_caller]
-pub fn all<T: Sync>(items: Vec<T>, play: impl Fn(&T) -> Option<String> + Sync) {
-    assert!(!items.is_empty());
-    // Before the threads race for it.
+/// Calls `play` with every item, two at a time; what it complains about.
+pub fn all<T: Sync>(items: &[T], play: impl Fn(&T) -> Option<String> + Sync) -> Vec<String> {
     let next = AtomicUsize::new(0);
     let complaints = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
@@ -112,13 +109,18 @@ pub fn all<T: Sync>(items: Vec<T>, play: impl Fn(&T) -> Option<String> + Sync) {
             });
         }
     });
-    let complaints = complaints.into_inner().expect("nobody panicked");
-    let shown: Vec<_> = complaints.iter().take(30).cloned().collect();
+    complaints.into_inner().expect("nobody panicked")
+}
+
+/// Fails if there are complaints about `of` runs, or no runs.
+#[track_caller]
+pub fn none(complaints: &[String], of: usize) {
+    let shown = complaints.get(..30).unwrap_or(complaints);
+    assert!(of > 0, "nothing was run");
     assert!(
         complaints.is_empty(),
-        "{} of {}:\n{}",
+        "{} of {of}:\n{}",
         complaints.len(),
-        items.len(),
         shown.join("\n")
     );
 }
@@ -173,6 +175,16 @@ fn told(out: &str) -> Option<Told> {
 
 /// Whether a run ended as `expected`; `Err` says what is wrong.
 pub fn explain(case: &Case, expected: &Answer, outcome: &Outcome) -> Result<(), String> {
+    found_at("free", case, expected, outcome)
+}
+
+/// [`explain`] where a canary is looked at by something else than free.
+pub fn found_at(
+    end: &str,
+    case: &Case,
+    expected: &Answer,
+    outcome: &Outcome,
+) -> Result<(), String> {
     if outcome.timed_out {
         return Err("hung".into());
     }
@@ -268,7 +280,7 @@ pub fn explain(case: &Case, expected: &Answer, outcome: &Outcome) -> Result<(), 
             expect(&found, "kind", kind)?;
             expect(&found, "object", &format!("{:#x}", told.object))?;
             expect(&found, "size", &told.size)?;
-            expect(&found, "end", "free")?;
+            expect(&found, "end", end)?;
             let (from, to) = match found.name("one") {
                 Some(one) => (number(one.as_str()), number(one.as_str())),
                 None => (number(&found["first"]), number(&found["last"])),
