@@ -102,7 +102,7 @@ pub enum Unit {
     Number,
     /// 0 is off, 1 is on.
     Switch,
-    /// A word of this list; the number is its place.
+    /// A word of this list, or its place in it.
     Choice(&'static [&'static str]),
 }
 
@@ -459,8 +459,9 @@ impl Settings {
     fn take(&self, key: Key, name: &[u8], value: &[u8], warn: &mut dyn FnMut(&[u8], &[u8])) {
         let number = match TUNABLES[key as usize].unit {
             Unit::Choice(words) => words.iter().position(|word| word.as_bytes() == value),
-            _ => parse(value),
+            _ => None,
         };
+        let number = number.or_else(|| parse(value));
         if !number.is_some_and(|number| self.set(key, number)) {
             warn(name, value);
         }

@@ -420,6 +420,9 @@ fn markdown() -> String {
 }
 
 fn range(tunable: &Tunable) -> String {
+    if let Unit::Choice(words) = tunable.unit {
+        return words.join(", ");
+    }
     let min = amount(tunable, tunable.min);
     match tunable.max {
         usize::MAX => "any".into(),
@@ -430,6 +433,7 @@ fn range(tunable: &Tunable) -> String {
 
 fn amount(tunable: &Tunable, number: usize) -> String {
     match (tunable.unit, number) {
+        (Unit::Choice(words), n) => words[n].to_string(),
         (Unit::Bytes, n) if n >= 1 << 20 && n % (1 << 20) == 0 => format!("{} MiB", n >> 20),
         (Unit::Bytes, n) if n >= 1 << 10 && n % (1 << 10) == 0 => format!("{} KiB", n >> 10),
         (Unit::Bytes, n) if n > 0 => format!("{n} B"),

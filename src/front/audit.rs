@@ -34,7 +34,8 @@ pub fn audit(found: impl FnMut(Finding)) -> Result<Audit, OsError> {
         });
         let maps = &SHARED.maps;
         let of_maps = maps.totals().bytes as usize + maps.kept_bytes() + maps.stranded_bytes();
-        Some(of_heaps.sum::<usize>() + of_maps)
+        let guarded = super::guard_totals().live_bytes as usize;
+        Some(of_heaps.sum::<usize>() + of_maps + guarded)
     };
     crate::os::audit(&KERNEL, pages, expected, found)
 }

@@ -3,7 +3,7 @@
 use super::process::{KERNEL, SHARED, enter, is_started};
 use crate::guard::handler::{self, Witness};
 use crate::guard::scene::{Fault, Incident, Location, Names, Scene, ThreadName};
-use crate::guard::{StackId, text, verdict::Verdict};
+use crate::guard::{FRAMES, StackId, text, verdict::Verdict};
 use crate::os::signals::{Action, Trap, process_id, thread_id};
 use crate::os::stack::{Bounds, walk};
 
@@ -90,8 +90,8 @@ impl Witness for Process {
 }
 
 impl Names for Process {
-    fn stack(&self, _: StackId) -> &[usize] {
-        &[]
+    fn stack(&self, id: StackId, frames: &mut [usize; FRAMES]) -> usize {
+        super::guarding::GUARD.stack(id, frames)
     }
     fn locate(&self, _: usize) -> Option<Location<'_>> {
         None

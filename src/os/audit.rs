@@ -6,10 +6,11 @@
 //! | I1 | what is ours lies in areas with the same rights |
 //! | I2 | no page that is fresh, released, reserved or a guard is resident |
 //! | I3 | pages that we wrote to are resident or swapped |
+//! | I4 | a page is a guard by our account if it is by pagemap's, or has no access |
 //! | I5 | the pages of heaps and mappings add up to those of the account (not in a child of fork) |
 //! | I6 | resident memory of areas that are all ours lies between what we wrote and what may be |
 //!
-//! (I4, guards, and I7, page tables, are for others.) Nothing here allocates: files are read with
+//! (I7, page tables, is for others. Kernels before 6.15 do not tell guards.) Nothing here allocates: files are read with
 //! system calls into the stack. Threads may go on meanwhile; what contradicts is looked at again
 //! until it agrees or has not changed for a while. Where the kernel makes huge pages unasked, I2
 //! cannot be told and is left out; memory that the program itself locked, protected, advised or
@@ -18,7 +19,7 @@
 
 use super::call::system_call;
 use super::lines::{BUFFER, File, Lines};
-use super::{Ledger, Os, OsError, PageState, yield_now};
+use super::{Ledger, Os, OsError, PageState, Prot, yield_now};
 use crate::mmu::addr::Rights;
 use crate::mmu::listing;
 
@@ -35,6 +36,10 @@ pub enum Contradiction {
     InCore,
     /// I3: the page is neither resident nor swapped.
     Absent,
+    /// I4: the page is no guard.
+    NoGuard,
+    /// I4: the page is a guard.
+    Guard,
     /// I5: the sums differ.
     Sum,
     /// I6: more is resident than may be, or less than must.
@@ -51,6 +56,8 @@ impl Contradiction {
             Contradiction::Resident => "is resident",
             Contradiction::InCore => "is in core",
             Contradiction::Absent => "was written to and is not resident",
+            Contradiction::NoGuard => "is no guard",
+            Contradiction::Guard => "is a guard",
             Contradiction::Sum => "does not add up",
             Contradiction::Rss => "is resident by another amount",
         }
@@ -125,7 +132,12 @@ struct Pagemap {
     first: usize,
     count: usize,
     page: usize,
+    /// Whether guards can be told.
+    tells_guards: bool,
 }
+
+/// The bit of a guard in pagemap.
+const GUARD_BIT: u64 = 1 << 58;
 
 impl Pagemap {
     fn open(page: usize) -> Result<Pagemap, OsError> {
@@ -135,7 +147,24 @@ impl Pagemap {
             first: 0,
             count: 0,
             page,
+            tells_guards: false,
         })
+    }
+
+    /// Finds out whether guards can be told, with a page of its own.
+    fn learn_guards<O: Os>(&mut self, os: &O) {
+        let Ok(addr) = os.map(0, self.page, Prot::ReadWrite) else {
+            return;
+        };
+        // SAFETY: a page of our own.
+        unsafe {
+            if os.guard(addr, self.page).is_ok() {
+                self.count = 0;
+                self.tells_guards = self.entry(addr) & GUARD_BIT != 0;
+            }
+            let _ = os.unmap(addr, self.page);
+        }
+        self.count = 0;
     }
 
     /// The number of the page at an address. (The page size is a power of two.)
@@ -143,15 +172,30 @@ impl Pagemap {
         addr >> self.page.trailing_zeros()
     }
 
-    /// Whether the page at `addr` is resident or swapped, as of the last look at its window.
+    /// Whether the page at `addr` is resident or swapped, as of the last look at its window. A
+    /// guard looks swapped.
     fn has(&mut self, addr: usize) -> bool {
+        let entry = self.entry(addr);
+        entry >> 62 != 0 && entry & GUARD_BIT == 0
+    }
+
+    /// As [`is_guard`](Pagemap::is_guard), now.
+    fn is_guard_now(&mut self, addr: usize) -> bool {
+        self.count = 0;
+        self.is_guard(addr)
+    }
+
+    fn is_guard(&mut self, addr: usize) -> bool {
+        self.entry(addr) & GUARD_BIT != 0
+    }
+
+    fn entry(&mut self, addr: usize) -> u64 {
         let number = self.number(addr);
         if number < self.first || number >= self.first + self.count {
             self.first = number;
             self.count = self.file.words(&mut self.window, number);
         }
-        let entry = self.window.get(number - self.first).copied().unwrap_or(0);
-        entry >> 62 != 0
+        self.window.get(number - self.first).copied().unwrap_or(0)
     }
 
     /// As [`has`](Pagemap::has), now.
@@ -171,12 +215,10 @@ fn in_core(addr: usize, pages: usize, page: usize) -> Option<[u8; WINDOW]> {
     Some(core)
 }
 
-fn expected_rights(state: PageState) -> Rights {
-    if state.is_accessible() {
-        Rights::READ_WRITE
-    } else {
-        Rights::NONE
-    }
+/// Whether pages in this state may have these rights. Guards need none to be guards.
+fn may_have(state: PageState, rights: Rights) -> bool {
+    rights == Rights::READ_WRITE && (state.is_accessible() || state == PageState::Guard)
+        || rights == Rights::NONE && !state.is_accessible()
 }
 
 /// The pages in this state must not be resident.
@@ -226,6 +268,7 @@ pub fn audit<O: Os>(
         pagemap: Pagemap::open(page)?,
         page,
     };
+    auditor.pagemap.learn_guards(ledger);
     auditor.areas_and_residency()?;
     let mut last = usize::MAX;
     let mut lower = 0;
@@ -296,11 +339,37 @@ impl<O: Os, F: FnMut(Finding)> Auditor<'_, O, F> {
                 {
                     self.report(at, what);
                 }
+                if what.is_none() && state != PageState::Unknown {
+                    let accessible = area.is_some_and(|area| area.rights != Rights::NONE);
+                    self.guards(at, next.min(to), state, accessible);
+                }
                 at = next.max(at + self.page).min(to);
             }
             self.residency(from, to, state);
         });
         Ok(())
+    }
+
+    /// I4, of pages in one area.
+    fn guards(&mut self, from: usize, to: usize, state: PageState, accessible: bool) {
+        if !self.pagemap.tells_guards || !accessible {
+            return;
+        }
+        let expected = state == PageState::Guard;
+        for turn in 0..self.pagemap.number(to - from) {
+            let addr = from + turn * self.page;
+            let wrong = |this: &mut Self| this.pagemap.is_guard_now(addr) != expected;
+            if self.pagemap.is_guard(addr) != expected && self.persists(addr, state, wrong) {
+                self.report(
+                    addr,
+                    if expected {
+                        Contradiction::NoGuard
+                    } else {
+                        Contradiction::Guard
+                    },
+                );
+            }
+        }
     }
 
     fn residency(&mut self, from: usize, to: usize, state: PageState) {
@@ -426,7 +495,7 @@ impl<O: Os, F: FnMut(Finding)> Auditor<'_, O, F> {
 fn judge(area: Option<Area>, addr: usize, state: PageState) -> (Option<Contradiction>, usize) {
     match area {
         Some(area) if area.start <= addr => {
-            let wrong = area.rights != expected_rights(state);
+            let wrong = !may_have(state, area.rights);
             (wrong.then_some(Contradiction::Rights), area.end)
         }
         Some(area) => (Some(Contradiction::Unmapped), area.start),
