@@ -177,7 +177,7 @@ fn number<T: std::str::FromStr>(text: &str) -> T {
 
 #[inline(never)]
 fn make(layout: Layout) -> *mut u8 {
-    let p = unsafe { alloc(layout) };
+    let p = black_box(unsafe { alloc(layout) });
     assert!(!p.is_null() && p.addr().is_multiple_of(layout.align()));
     unsafe { p.write_bytes(0x5a, layout.size()) };
     p
@@ -209,7 +209,7 @@ fn access(args: &[String]) {
             fillers();
         }
         "moved" => {
-            moved = unsafe { realloc(object, layout, layout.size() * 8 + 5000) };
+            moved = black_box(unsafe { realloc(object, layout, layout.size() * 8 + 5000) });
             assert_ne!(moved, object);
             fillers();
         }
@@ -235,7 +235,7 @@ fn layout(args: &[String]) {
     let layout = Layout::from_size_align(number(&args[0]), number(&args[1])).expect("a layout");
     let given = Layout::from_size_align(number(&args[4]), number(&args[5])).expect("a layout");
     let object = match args[2].as_str() {
-        "alloc_zeroed" => unsafe { alloc_zeroed(layout) },
+        "alloc_zeroed" => black_box(unsafe { alloc_zeroed(layout) }),
         _ => make(layout),
     };
     tell(object, layout.size());
@@ -244,7 +244,8 @@ fn layout(args: &[String]) {
     let act = move || unsafe {
         let pointer = std::ptr::with_exposed_provenance_mut(pointer);
         if call == "realloc" {
-            let new = realloc(pointer, given, given.size() + 1);
+            // Unseen, both would be left out by the compiler.
+            let new = black_box(realloc(pointer, given, given.size() + 1));
             let grown = Layout::from_size_align(given.size() + 1, given.align());
             dealloc(new, grown.expect("a layout"));
         } else {

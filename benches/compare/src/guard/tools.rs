@@ -104,8 +104,12 @@ pub fn all(fencepost: &Path) -> Vec<Tool> {
         Tool {
             library: library("libduma.so.0"),
             environments: vec![
-                vec![("DUMA_ALIGNMENT", "16")],
-                vec![("DUMA_ALIGNMENT", "16"), ("DUMA_PROTECT_BELOW", "1")],
+                vec![("DUMA_ALIGNMENT", "16"), ("DUMA_MALLOC_FAILEXIT", "0")],
+                vec![
+                    ("DUMA_ALIGNMENT", "16"),
+                    ("DUMA_MALLOC_FAILEXIT", "0"),
+                    ("DUMA_PROTECT_BELOW", "1"),
+                ],
             ],
             ..plain("DUMA", "duma")
         },
