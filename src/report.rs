@@ -61,6 +61,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Line<B> {
     }
 
     /// Appends bytes as they are.
+    #[inline(never)]
     pub fn raw(&mut self, bytes: &[u8]) -> &mut Self {
         for &byte in bytes {
             self.push(byte);
@@ -69,6 +70,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Line<B> {
     }
 
     /// Appends `0x` and the number in hexadecimal.
+    #[inline(never)]
     pub fn hex(&mut self, number: usize) -> &mut Self {
         self.text("0x");
         let digits = ((usize::BITS - number.leading_zeros()).div_ceil(4)).max(1);
@@ -84,6 +86,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Line<B> {
     }
 
     /// Appends the number in decimal.
+    #[inline(never)]
     pub fn decimal(&mut self, number: u64) -> &mut Self {
         let mut digits = [0u8; 20];
         let mut rest = number;
@@ -295,6 +298,11 @@ pub fn abort(misuse: Misuse) -> ! {
     let mut line = Line::new();
     misuse.describe(&mut line);
     line.write_to(2);
+    end()
+}
+
+/// Aborts the process after a report.
+pub fn end() -> ! {
     // SAFETY: abort(3) takes nothing and does not return.
     unsafe { libc::abort() }
 }

@@ -92,9 +92,12 @@ const LAW: Law = Law {
         "global.rs",
         // Called by the kernel; calls the program's handlers.
         "guard/handler.rs",
+        // The storage that reports are written in.
+        "guard/desk.rs",
         // Guarded objects and their records.
         "guard/canary.rs",
         "guard/pool.rs",
+        "guard/pool/check.rs",
         "guard/pool/slots.rs",
         "guard/record.rs",
         "guard/stacks.rs",
@@ -164,6 +167,8 @@ const LAW: Law = Law {
         ("guard/handler.rs", "ALTERNATES"),
         ("guard/handler.rs", "LAST"),
         ("front/faults.rs", "WITNESS"),
+        // Where reports are written.
+        ("front/faults.rs", "DESK"),
         // The pool of guarded objects.
         ("front/guarding.rs", "GUARD"),
         ("front/guarding.rs", "STARTED"),

@@ -1,16 +1,52 @@
 //! The handler of faults, over the process's own heap and pool.
 
-use super::process::{KERNEL, SHARED, enter, is_started};
+use super::guarding::GUARD;
+use super::process::{KERNEL, SETTINGS, SHARED, enter, is_started};
+use crate::config::{Key, Text};
+use crate::guard::desk::{Case, Desk, Style};
 use crate::guard::handler::{self, Witness};
-use crate::guard::scene::{Fault, Incident, Location, Names, Scene, ThreadName};
-use crate::guard::{FRAMES, StackId, text, verdict::Verdict};
-use crate::os::signals::{Action, Trap, process_id, thread_id};
-use crate::os::stack::{Bounds, walk};
+use crate::guard::verdict::{Given, Occasion};
+use crate::guard::{Refusal, of_call, of_canary};
+use crate::os::PageState;
+use crate::os::signals::{Action, Trap};
+use crate::report::{Call, Line, Misuse};
+
+/// Where reports are written.
+pub(super) static DESK: Desk = Desk::new();
+
+/// How reports are to be made.
+pub(super) fn style() -> Style<'static> {
+    Style {
+        text: SETTINGS.get(Key::GuardText) != 0,
+        file: SETTINGS.text(Text::GuardReport),
+        sampled: SETTINGS.get(Key::Guard) as u64,
+    }
+}
 
 /// Installs the handler for the process, and gives the calling thread an alternate stack.
 pub fn begin() {
     handler::install(&KERNEL, &WITNESS);
     handler::thread_begins(&KERNEL);
+}
+
+/// Puts the handler in order if this is a new process. The caller has come in.
+#[inline]
+fn check_fork() {
+    if handler::enter(&KERNEL, SHARED.generation()) {
+        DESK.forked();
+    }
+}
+
+/// Looks after the handler, at each of the pool's operations: see [`handler::recheck`].
+#[inline]
+pub(super) fn check() {
+    /// Of this many operations one looks, and at the beginning more.
+    const EVERY: u64 = 256;
+    check_fork();
+    let now = GUARD.now();
+    if now & (EVERY - 1) == 0 || now.is_power_of_two() {
+        handler::recheck();
+    }
 }
 
 /// What a thread does when it first comes in.
@@ -35,7 +71,7 @@ pub fn wish(signal: i32, new: Option<Action>) -> Option<Action> {
     }
     if is_started() {
         enter();
-        handler::enter(&KERNEL, SHARED.generation());
+        check_fork();
     }
     handler::wish(signal, new)
 }
@@ -45,58 +81,50 @@ struct Process;
 static WITNESS: &dyn Witness = &Process;
 
 impl Witness for Process {
-    fn holds(&self, _: usize) -> bool {
-        false
+    fn holds(&self, addr: usize) -> bool {
+        GUARD.holds(addr)
     }
 
     fn explain(&self, trap: &Trap) {
-        let mut frames = [0; 32];
-        let bounds = Bounds::probed(trap.sp, trap.fp);
-        let count = walk(trap.pc, trap.fp, bounds, &mut frames);
-        let fault = Fault {
-            addr: trap.addr,
-            access: trap.access,
-            signal: trap.signal,
-            code: trap.code,
-            trap: trap.trap,
-            error: trap.error,
-            pc: trap.pc,
-            sp: trap.sp,
-            fp: trap.fp,
-            registers: trap.registers,
-        };
-        let incident = Incident {
-            thread: thread_id(),
-            stack: frames.get(..count).unwrap_or(&[]),
-            signal: Some((trap.signal, trap.code)),
-            process: process_id(),
-            program: b"",
-            now: 0,
-            sampled: 0,
-        };
-        let verdict = Verdict::NotOurs {
-            addr: fault.addr,
-            pc: Some(fault.pc),
-            signal: fault.signal,
-            code: fault.code,
-        };
-        let mut buffer = [0; 512];
-        text::Writer::new(self, &mut buffer, &mut |line| {
-            crate::report::write(2, line);
-        })
-        .report(&verdict, &incident);
-        let _ = Scene::NOWHERE;
+        let page = trap.addr.map_or(PageState::None, |addr| KERNEL.state(addr));
+        DESK.fault(&GUARD, style(), page, trap);
     }
 }
 
-impl Names for Process {
-    fn stack(&self, id: StackId, frames: &mut [usize; FRAMES]) -> usize {
-        super::guarding::GUARD.stack(id, frames)
-    }
-    fn locate(&self, _: usize) -> Option<Location<'_>> {
-        None
-    }
-    fn thread(&self, _: u32) -> ThreadName {
-        [0; 16]
+/// Explains why the pool refused what a call was given; `stack` is where the call came from.
+pub(super) fn explain_call(
+    call: Call,
+    addr: usize,
+    given: Given,
+    refusal: Refusal,
+    stack: &[usize],
+) {
+    let here = 0u8;
+    let case = Case {
+        addr: Some(addr),
+        sp: core::hint::black_box(&raw const here).addr(),
+        stack,
+        signal: None,
+        page: KERNEL.state(addr),
+    };
+    let said = DESK.explain(&GUARD, style(), &case, |scene| match refusal {
+        Refusal::Overwritten(damage) => {
+            let found = match call {
+                Call::Realloc => Occasion::Realloc,
+                _ => Occasion::Free,
+            };
+            let block = GUARD.slots(addr).inside?;
+            Some(of_canary(block, damage, found))
+        }
+        _ => of_call(call, addr, given, scene),
+    });
+    if !said {
+        let mut line = Line::new();
+        Misuse::Foreign {
+            call,
+            address: addr,
+        }
+        .describe(&mut line);
+        line.write_to(2);
     }
 }

@@ -153,6 +153,7 @@ fn allocate(size: usize, align: usize, caller: Caller) -> *mut u8 {
 fn event(caller: Caller) -> (Event, u32) {
     let cache = enter();
     GUARD.enter(SHARED.generation());
+    super::faults::check();
     let mut frames = [0; FRAMES];
     let here = 0u8;
     let sp = core::hint::black_box(&raw const here).addr();
@@ -209,11 +210,11 @@ pub fn sweep() -> usize {
 /// Reports what is wrong with a call, and aborts.
 #[cold]
 fn refused(call: Call, addr: usize, given: Given, refusal: Refusal, event: Event) -> ! {
-    let _ = (given, refusal, event);
-    crate::report::abort(crate::report::Misuse::Foreign {
-        call,
-        address: addr,
-    })
+    let mut frames = [0; FRAMES];
+    let count = GUARD.stack(event.stack, &mut frames);
+    let stack = frames.get(..count).unwrap_or(&[]);
+    super::faults::explain_call(call, addr, given, refusal, stack);
+    crate::report::end()
 }
 
 /// Starts the pool before the first object is guarded.
@@ -241,6 +242,7 @@ fn start() -> bool {
             } else {
                 FAILED
             };
+            super::faults::begin();
             STARTED.store(done, Ordering::Release);
             done == YES
         }

@@ -174,9 +174,6 @@ fn start(source: Source, guard: u32) {
     }
     set_exit_hook(thread_ends);
     STARTED.store(YES, Ordering::Release);
-    if SETTINGS.get(Key::Guard) != 0 {
-        super::faults::begin();
-    }
 }
 
 unsafe extern "C" fn forked() {

@@ -166,23 +166,23 @@ pub fn install<O: Os>(os: &O, witness: &'static &'static dyn Witness) {
 }
 
 /// Puts everything in order if this is a new process, whose number of forks is `generation`.
+/// Returns whether it was.
 #[inline]
-pub fn enter<O: Os>(os: &O, generation: u32) {
-    if GENERATION.load(Ordering::Relaxed) != generation {
-        forked(os, generation);
-    }
+pub fn enter<O: Os>(os: &O, generation: u32) -> bool {
+    GENERATION.load(Ordering::Relaxed) != generation && forked(os, generation)
 }
 
 #[cold]
-fn forked<O: Os>(os: &O, generation: u32) {
+fn forked<O: Os>(os: &O, generation: u32) -> bool {
     if GENERATION.swap(generation, Ordering::Relaxed) == generation || !is_installed() {
-        return;
+        return false;
     }
     WISHES.iter().for_each(Wishes::forked);
     REPORTER.store(0, Ordering::Relaxed);
     LAST.thread.store(0, Ordering::Relaxed);
     ALTERNATES.forked(os);
     PROCESS.store(signals::process_id(), Ordering::Relaxed);
+    true
 }
 
 /// Gives the calling thread an alternate stack if it has none.

@@ -46,6 +46,7 @@ impl Writer<'_> {
         self.first = false;
     }
 
+    #[inline(never)]
     fn key(&mut self, key: &str) {
         self.comma();
         self.line.text("\"").text(key).text("\":");
@@ -70,12 +71,14 @@ impl Writer<'_> {
     }
 
     /// A number.
+    #[inline(never)]
     pub fn number(&mut self, key: &str, number: u64) {
         self.key(key);
         self.line.decimal(number);
     }
 
     /// A number that may be negative.
+    #[inline(never)]
     pub fn signed(&mut self, key: &str, number: i64) {
         self.key(key);
         self.line.text(if number < 0 { "-" } else { "" });
@@ -83,6 +86,7 @@ impl Writer<'_> {
     }
 
     /// An address, as a string.
+    #[inline(never)]
     pub fn address(&mut self, key: &str, addr: usize) {
         self.key(key);
         self.line.text("\"").hex(addr).text("\"");
@@ -95,6 +99,7 @@ impl Writer<'_> {
     }
 
     /// A string.
+    #[inline(never)]
     pub fn string(&mut self, key: &str, bytes: &[u8]) {
         self.key(key);
         self.line.text("\"");
@@ -132,6 +137,7 @@ impl Writer<'_> {
     }
 
     /// A thread's number and name.
+    #[inline(never)]
     pub fn thread(&mut self, names: &(impl Names + ?Sized), thread: u32) {
         self.number("thread", thread.into());
         let name = names.thread(thread);
@@ -140,6 +146,7 @@ impl Writer<'_> {
     }
 
     /// A call stack: the array `stack`.
+    #[inline(never)]
     pub fn stack(&mut self, names: &(impl Names + ?Sized), stack: &[usize]) {
         self.key("stack");
         self.open("[");
@@ -158,6 +165,7 @@ impl Writer<'_> {
     }
 
     /// An allocation or a free.
+    #[inline(never)]
     pub fn event(&mut self, key: &str, names: &(impl Names + ?Sized), event: &Event) {
         self.object(key, |this| {
             this.number("operation", event.when);
@@ -235,6 +243,7 @@ pub fn report<'b>(
     })
 }
 
+#[inline(never)]
 fn details(json: &mut Writer<'_>, verdict: &Verdict<'_>, names: &(impl Names + ?Sized)) {
     if let Some(addr) = verdict.address() {
         json.address("address", addr);

@@ -11,7 +11,10 @@
 //! class that somebody had locked, whose freed slots then stay guards for ever.
 #![allow(unsafe_code)] // Objects and records in raw pages.
 
+mod check;
 mod slots;
+
+pub use check::PoolDamage;
 
 use super::canary::{self, Damage};
 use super::geometry;
@@ -81,7 +84,8 @@ struct Class {
     lock: Lock,
     /// Slots that were ever used.
     used: AtomicU32,
-    /// Bytes of the region that are guards by now; what lies beyond has no access.
+    /// Bytes of the region that are in slots that were ever used, or guards for later ones; what
+    /// lies beyond has no access.
     ready: AtomicUsize,
     /// Where the records lie; 0 before there are any.
     records: AtomicUsize,
@@ -336,7 +340,7 @@ impl<O: Os + Copy + 'static> Pool<O> {
             freed: Event::default(),
         };
         let region = self.os.region();
-        if reused && cell.is_protected() {
+        if reused && cell.is_protected() && size != 0 {
             // Locked memory keeps its contents.
             // SAFETY: the object's bytes, which are open and nobody's yet.
             unsafe { region.at(place.payload).write_bytes(0, size) };

@@ -78,6 +78,7 @@ fn signed<B: AsRef<[u8]> + AsMut<[u8]>>(line: &mut Line<B>, number: i64) {
 }
 
 /// Puts the sentence that explains the error into a line, with [`PREFIX`].
+#[inline(never)]
 pub fn sentence<B: AsRef<[u8]> + AsMut<[u8]>>(verdict: &Verdict<'_>, line: &mut Line<B>) {
     if described_by_misuse(verdict, line) {
         return;
@@ -338,6 +339,7 @@ impl<'w, N: Names + ?Sized> Writer<'w, N> {
         self.line.clear();
     }
 
+    #[inline(never)]
     fn thread(&mut self, what: &str, thread: u32) {
         let blank = if what.is_empty() { "" } else { " " };
         self.line.text("  ").text(what).text(blank);
@@ -353,6 +355,7 @@ impl<'w, N: Names + ?Sized> Writer<'w, N> {
     }
 
     /// An allocation or a free (`what`) with its stack.
+    #[inline(never)]
     pub fn event(&mut self, what: &str, event: &Event, now: u64) {
         self.thread(what, event.thread);
         self.line.text(", ");
@@ -366,6 +369,7 @@ impl<'w, N: Names + ?Sized> Writer<'w, N> {
     }
 
     /// A call stack, a line for each frame.
+    #[inline(never)]
     pub fn stack(&mut self, stack: &[usize]) {
         for (number, &pc) in stack.iter().enumerate() {
             self.line.text("    #").decimal(number as u64).text(" ");

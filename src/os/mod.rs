@@ -50,13 +50,13 @@ pub use flaky::Flaky;
 pub use ground::{Ground, Survey, Surveyor, survey};
 pub use kernel::{CALLS, Kernel};
 pub use ledger::Ledger;
-pub use lines::{BUFFER, File, Lines, peek};
+pub use lines::{BUFFER, File, Lines, append, link_target, peek, thread_name};
 pub use memory::{Area, Reader, each_area};
 pub use modules::{Location, Modules};
 pub use pages::PageVec;
 pub use process::{
-    ForkPage, available_cpus, environment, is_secure, no_huge_pages, page_size, random_words,
-    thread_id, yield_now,
+    ForkPage, available_cpus, entry_point, environment, is_secure, no_huge_pages, page_size,
+    random_words, thread_id, yield_now,
 };
 pub use sim::{Board, Computer, Mark, SIM_CALLS, Sim, SimPlan, Watched};
 pub use sink::{Sink, process_id};

@@ -40,9 +40,11 @@ const NONE: Module = Module {
 /// A file whose areas pass by.
 #[derive(Debug, Clone, Copy)]
 struct Passing {
+    /// Whether there is one.
+    begun: bool,
     file: (u32, u32, u64),
-    /// Where the beginning of the file is mapped.
-    base: Option<usize>,
+    /// Where the beginning of the file is mapped; 0 if it is not known.
+    base: usize,
     /// Where its last area ended.
     end: usize,
     name: (usize, usize),
@@ -54,6 +56,19 @@ struct Passing {
     by_areas: bool,
 }
 
+impl Passing {
+    const NONE: Passing = Passing {
+        begun: false,
+        file: (0, 0, 0),
+        base: 0,
+        end: 0,
+        name: (0, 0),
+        known: false,
+        high: 0,
+        by_areas: false,
+    };
+}
+
 /// All programs and libraries of a process, at one time. All zero is an empty one.
 #[derive(Debug)]
 pub struct Modules {
@@ -61,7 +76,7 @@ pub struct Modules {
     count: usize,
     names: [u8; NAMES],
     used: usize,
-    passing: Option<Passing>,
+    passing: Passing,
     partial: bool,
 }
 
@@ -75,7 +90,7 @@ impl Modules {
             count: 0,
             names: [0; NAMES],
             used: 0,
-            passing: None,
+            passing: Passing::NONE,
             partial: false,
         }
     }
@@ -84,7 +99,7 @@ impl Modules {
     pub const fn clear(&mut self) {
         self.count = 0;
         self.used = 0;
-        self.passing = None;
+        self.passing = Passing::NONE;
         self.partial = false;
     }
 
@@ -121,16 +136,17 @@ impl Modules {
         let (start, end) = (line.start as usize, line.end as usize);
         let file = (line.device.0, line.device.1, line.inode);
         // Anonymous memory has no inode, the vdso neither: names are compared too.
-        let same = self
-            .passing
-            .filter(|passing| passing.file == file && self.name(passing.name) == path);
+        let same = Some(self.passing).filter(|passing| {
+            passing.begun && passing.file == file && self.name(passing.name) == path
+        });
         let mut passing = match same {
             Some(passing) if passing.known && start < passing.high => passing,
             Some(passing) if !passing.known && passing.end == start => passing,
             Some(passing) if !passing.known && line.offset != 0 => passing,
             _ => Passing {
+                begun: true,
                 file,
-                base: (line.offset == 0).then_some(start),
+                base: if line.offset == 0 { start } else { 0 },
                 end,
                 name: self.keep(path, same),
                 known: false,
@@ -155,7 +171,7 @@ impl Modules {
                 module.data = (first, end);
             }
         }
-        self.passing = Some(passing);
+        self.passing = passing;
     }
 
     /// Puts a path behind the others, over that of a file which was none of ours.
@@ -186,18 +202,17 @@ impl Modules {
         read: &mut dyn FnMut(usize, &mut [u8]) -> bool,
     ) {
         let (start, end) = (line.start as usize, line.end as usize);
-        let said = passing.base.and_then(|base| {
-            image(base, page, &mut |offset, into| {
-                read(base.wrapping_add(offset), into)
-            })
-        });
+        let base = passing.base;
+        let mut from_base =
+            |offset: usize, into: &mut [u8]| base != 0 && read(base.wrapping_add(offset), into);
+        let said = image(base, page, &mut from_base);
         // What says that it lies elsewhere is no head of this.
         let said = said.filter(|image| image.low <= start && end <= round_up(image.high, page));
         passing.by_areas = said.is_none();
         let image = said.unwrap_or(Image {
             // As if addresses and offsets were the same.
             bias: start.wrapping_sub(line.offset as usize),
-            low: passing.base.unwrap_or(start),
+            low: if base == 0 { start } else { base },
             high: usize::MAX,
             data: (0, 0),
         });

@@ -36,6 +36,13 @@ pub fn is_secure() -> bool {
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
 }
 
+/// Where the program begins, as opposed to the libraries that it uses.
+#[must_use]
+pub fn entry_point() -> usize {
+    // SAFETY: getauxval only reads the auxiliary vector.
+    unsafe { libc::getauxval(libc::AT_ENTRY) as usize }
+}
+
 /// The environment block; may be null very early. Read directly because a program may replace
 /// getenv by a function that allocates.
 #[must_use]

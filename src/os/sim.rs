@@ -215,11 +215,14 @@ impl<'m> Sim<'m> {
 
     /// Bytes of `from..to` that may be read and written.
     fn bytes_with(&self, from: usize, to: usize) -> usize {
+        self.bytes_that(from, to, |rights| rights.holds(Rights::READ_WRITE))
+    }
+
+    fn bytes_that(&self, from: usize, to: usize, usable: impl Fn(Rights) -> bool) -> usize {
         let computer = self.board().look();
         let Some(space) = computer.current().and_then(|id| computer.space(id)) else {
             return 0;
         };
-        let usable = |rights: Rights| rights.holds(Rights::READ_WRITE);
         let parts = space
             .areas(computer.pool())
             .filter(|area| usable(area.rights))
@@ -433,7 +436,9 @@ unsafe impl<'m> Os for Sim<'m> {
     }
 
     unsafe fn discard(&self, addr: usize, len: usize) -> Result<(), OsError> {
-        assert!(self.is_writable(addr, len), "discard of what is not mapped");
+        // Also of pages without access, as Linux does.
+        let there = self.bytes_that(addr, addr + len, |_| true);
+        assert!(there == len, "discard of what is not mapped");
         let done = self
             .board()
             .change()

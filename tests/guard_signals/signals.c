@@ -43,7 +43,7 @@ static void check(int good, const char *what) {
 /* An address that is never mapped, and one that is. */
 #define NOWHERE ((volatile int *)0x18)
 
-static void crash(void) {
+static __attribute__((noinline)) void crash(void) {
     *NOWHERE = 1;
 }
 
@@ -340,8 +340,8 @@ static void program_inherited(void) {
             void *handler;
             unsigned long rest[7];
         } ignore = {.handler = SIG_IGN};
-        syscall(SYS_rt_sigaction, SIGSEGV, &ignore, NULL, 8);
         setenv("AGAIN", "1", 1);
+        syscall(SYS_rt_sigaction, SIGSEGV, &ignore, NULL, 8);
         execl("/proc/self/exe", "signals", "inherited", NULL);
     }
     raise(SIGSEGV);
@@ -558,6 +558,84 @@ static void program_chain(void) {
     try();
 }
 
+/* A handler that nobody but the kernel was told of. The kernel wants the address to return to,
+ * which is the C library's, of a handler that it knows. */
+struct raw {
+    void *handler;
+    unsigned long flags;
+    void *restorer;
+    unsigned long mask;
+};
+
+static void raw_first(int signal, siginfo_t *info, void *context) {
+    say("raw, at %p, blocked %lx\n", info->si_addr, blocked());
+    siglongjmp(back, 1);
+}
+
+static struct raw raw_before;
+
+static void raw_passes_on(int signal, siginfo_t *info, void *context) {
+    say("raw, passes on\n");
+    ((void (*)(int, siginfo_t *, void *))raw_before.handler)(signal, info, context);
+}
+
+static void raw_puts_back(int signal, siginfo_t *info, void *context) {
+    say("raw, puts back\n");
+    syscall(SYS_rt_sigaction, SIGSEGV, &raw_before, NULL, 8);
+}
+
+static void raw_install(void *handler) {
+    struct raw action;
+    signal(SIGUSR2, without_info);
+    MUST(syscall(SYS_rt_sigaction, SIGUSR2, NULL, &action, 8) == 0);
+    action.handler = handler;
+    action.flags = action.flags & ~SA_RESTART | SA_SIGINFO;
+    action.mask = 1ul << (SIGUSR1 - 1);
+    MUST(syscall(SYS_rt_sigaction, SIGSEGV, &action, &raw_before, 8) == 0);
+}
+
+/* So many calls of malloc that guard mode looks after its handler. */
+static void wait_for_a_look(void) {
+    for (int i = 0; i < 300; i++)
+        free(malloc(1));
+}
+
+static void program_raw(void) {
+    raw_install(raw_first);
+    try();
+    wait_for_a_look();
+    try();
+    try();
+}
+
+static void program_raw_passes_on(void) {
+    install(SIGSEGV, with_info, SA_SIGINFO);
+    raw_install(raw_passes_on);
+    try();
+    wait_for_a_look();
+    try();
+    try();
+}
+
+static void program_raw_puts_back_late(void) {
+    raw_install(raw_puts_back);
+    wait_for_a_look();
+    crash();
+}
+
+static void program_raw_puts_back(void) {
+    raw_install(raw_puts_back);
+    crash();
+}
+
+static void program_raw_resets(void) {
+    raw_install(raw_first);
+    wait_for_a_look();
+    try();
+    syscall(SYS_rt_sigaction, SIGSEGV, &raw_before, NULL, 8);
+    crash();
+}
+
 static void program_blocked(void) {
     sigset_t all;
     sigfillset(&all);
@@ -661,6 +739,11 @@ static const struct {
     PROGRAM(bus),
     PROGRAM(codes),
     PROGRAM(chain),
+    PROGRAM(raw),
+    PROGRAM(raw_passes_on),
+    PROGRAM(raw_puts_back_late),
+    PROGRAM(raw_puts_back),
+    PROGRAM(raw_resets),
     PROGRAM(blocked),
     PROGRAM(deep),
     PROGRAM(core),
@@ -668,6 +751,11 @@ static const struct {
 };
 
 int main(int count, char **arguments) {
+    /* Only one of them wants a core. */
+    struct rlimit limit;
+    getrlimit(RLIMIT_CORE, &limit);
+    limit.rlim_cur = 0;
+    setrlimit(RLIMIT_CORE, &limit);
     /* A block of the pool, so that guard mode is at work. */
     void *block = malloc(10);
     for (unsigned i = 0; i < sizeof programs / sizeof *programs; i++)

@@ -7,8 +7,10 @@
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::cell::{Cell, Ref, RefCell};
 
+use fencepost::mmu::addr::{Access, Mode, VirtAddr};
 use fencepost::mmu::area::{Limits, Overcommit};
 use fencepost::mmu::areas::Node;
+use fencepost::mmu::fault::Fault;
 use fencepost::mmu::geometry::X86L4;
 use fencepost::mmu::lookaside::LookasideLine;
 use fencepost::mmu::machine::{Machine, Options, PageMap, SpaceRecord, Storage};
@@ -238,6 +240,16 @@ impl Host {
     /// Somebody else's mapping stands right above the break, or goes away.
     pub fn set_wall(&self, stands: bool) {
         self.sim.set_wall(stands);
+    }
+
+    /// Accesses a byte as a program would.
+    ///
+    /// # Errors
+    /// The fault.
+    pub fn access(&self, addr: usize, access: Access) -> Result<(), Fault> {
+        let addr = VirtAddr::new(addr as u64);
+        let mut computer = self.sim.board().change();
+        computer.access(addr, 1, access, Mode::User).map(drop)
     }
 
     /// The process may have so much more of one thing than it has now; or what it was made

@@ -234,10 +234,7 @@ impl<O: Os + Copy + 'static> Pool<O> {
         // SAFETY: committed just now, or before, and never unmapped.
         let cell = unsafe { Cell::new(self.os.region(), at) };
         cell.change(SlotState::Unused, SlotState::Busy).ok()?;
-        // Pages that are guards already need no access taken away.
-        let end = self.body(slot) + (self.os.page_size() << number);
-        let ready = self.region_of(number) + class.ready.load(Ordering::Relaxed);
-        cell.set_protected(protected && end > ready);
+        cell.set_protected(protected);
         class.used.store(index as u32 + 1, Ordering::Release);
         Some((slot, cell))
     }
@@ -247,7 +244,7 @@ impl<O: Os + Copy + 'static> Pool<O> {
     }
 
     /// Turns address space without access into guards, up to the end of a slot. `false` if the
-    /// kernel refuses.
+    /// kernel refuses: the slot is then left without access.
     pub(super) fn make_ready(&self, class: &Class, slot: SlotIndex) -> bool {
         let region = self.region_of(slot.class);
         let from = class.ready.load(Ordering::Relaxed);
@@ -274,6 +271,8 @@ impl<O: Os + Copy + 'static> Pool<O> {
             // SAFETY: as above.
             let _ = unsafe { self.os.protect(region + from, to - from, Prot::None) };
         }
+        // The slot will be in use when the next one is made ready.
+        class.ready.store(need, Ordering::Relaxed);
         false
     }
 
