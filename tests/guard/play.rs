@@ -115,7 +115,7 @@ pub fn all<T: Sync>(items: &[T], play: impl Fn(&T) -> Option<String> + Sync) -> 
 /// Fails if there are complaints about `of` runs, or no runs.
 #[track_caller]
 pub fn none(complaints: &[String], of: usize) {
-    let shown = complaints.get(..30).unwrap_or(complaints);
+    let shown = complaints.get(..100).unwrap_or(complaints);
     assert!(of > 0, "nothing was run");
     assert!(
         complaints.is_empty(),

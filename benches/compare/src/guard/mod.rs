@@ -235,7 +235,8 @@ fn table(options: &Options, columns: &[Column]) -> String {
         "\nA program is caught if it does not end with exit status 0. Tools that put an object at \
          one end of its page run every program twice, once for each end. A pair is a malloc and \
          a free of {} to {} bytes, first and last byte written, {} pairs in {} thread(s). \
-         Versions: {}.\n",
+         False alarms include good programs that use functions which the tool does not replace, \
+         such as aligned_alloc or malloc_usable_size. Versions: {}.\n",
         options.sizes[0],
         options.sizes[1],
         options.pairs,

@@ -191,6 +191,13 @@ impl Tool {
                 "of gcc {}",
                 output_of("gcc", &["-dumpfullversion"]).unwrap_or_default()
             ),
+            "GWP-ASan" => {
+                let path = self.library.iter().flat_map(|path| path.iter());
+                let version = path
+                    .filter_map(|part| part.to_str())
+                    .find_map(|part| part.strip_prefix("llvm-"));
+                format!("in Scudo of LLVM {}", version.unwrap_or("unknown"))
+            }
             _ => output_of("dpkg-query", &query).unwrap_or_else(|| "unknown".into()),
         }
     }
