@@ -59,13 +59,22 @@ pub fn muntrace() {
 #[must_use]
 pub fn reports_at_exit() -> bool {
     let settings = front::settings();
-    settings.get(Key::Stats) != 0 || settings.get(Key::Audit) != 0
+    [Key::Stats, Key::Audit, Key::Guard]
+        .into_iter()
+        .any(|key| settings.get(key) != 0)
 }
 
 /// Prints what was asked for to standard error. Freed memory stays as it is: others still allocate
 /// and free after this.
 pub fn report_at_exit() {
     front::exit_report();
+}
+
+/// Looks for guarded blocks that nothing leads to and reports them. Returns how many there are; -1
+/// if that cannot be told. Other threads stand still meanwhile.
+#[must_use]
+pub fn fencepost_leak_check() -> c_int {
+    front::print_leaks()
 }
 
 /// Compares the account of pages with the kernel's and prints the outcome to standard error.

@@ -1,10 +1,11 @@
 //! Layer 9: the allocator of a Rust program.
 #![allow(unsafe_code)] // `GlobalAlloc` is an unsafe trait.
 
-use crate::front::{self, Source};
+use crate::front::{self, Leaks, Source};
 use crate::os::{Audit, Caller, Finding, OsError, with_caller};
 use crate::size::ALIGN;
 use crate::stats::Snapshot;
+use crate::sync::overlay::{AtomicBool, Ordering};
 use core::alloc::{GlobalAlloc, Layout};
 
 /// The allocator, to be set as a program's `#[global_allocator]`.
@@ -84,6 +85,34 @@ impl Fencepost {
         front::audit(found)
     }
 
+    /// Looks for guarded blocks that nothing leads to any more: not a register, a stack, a static,
+    /// or a block that something leads to. Words that only look like addresses count too. If
+    /// `tell`, what is lost is reported on standard error and in the file that
+    /// `FENCEPOST_GUARD_REPORT` names. A program in guard mode does so when it exits, unless
+    /// `FENCEPOST_GUARD_LEAKS=0` says otherwise.
+    ///
+    /// All other threads stand still meanwhile, stopped by a signal: calls like `poll` and
+    /// `nanosleep` that they wait in return early.
+    ///
+    /// ```
+    /// #[global_allocator]
+    /// static A: fencepost::Fencepost = fencepost::Fencepost::new().guarded(1);
+    ///
+    /// # if cfg!(target_arch = "x86_64") {
+    /// let kept = Box::new([1u8; 100]);
+    /// let leaks = fencepost::Fencepost::leaks(false).expect("the kernel lets us look");
+    /// assert!(leaks.reachable.bytes >= 100);
+    /// # drop(kept);
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// If nothing is guarded (`ENOSYS`), the kernel does not let us look, another thread looks at
+    /// this moment (`EBUSY`), or there is no memory.
+    pub fn leaks(tell: bool) -> Result<Leaks, OsError> {
+        front::leaks(tell)
+    }
+
     /// All counters of the process's allocator, now.
     #[must_use]
     pub fn stats() -> Snapshot {
@@ -113,6 +142,23 @@ impl Fencepost {
     }
 }
 
+/// Whether this is a Rust program's allocator: in a preloaded library others report at the end.
+static IN_USE: AtomicBool = AtomicBool::new(false);
+
+/// Runs when the process exits, after the functions registered with `atexit`.
+#[cfg(not(miri))]
+extern "C" fn finish() {
+    if IN_USE.load(Ordering::Relaxed) {
+        front::exit_leaks();
+    }
+}
+
+// SAFETY: a function that takes nothing, as the C library expects it there.
+#[cfg(not(miri))]
+#[used]
+#[unsafe(link_section = ".fini_array")]
+static FINISH: extern "C" fn() = finish;
+
 with_caller! {
     /// The first block of a process, or one that no cache serves.
     fn first(size: usize, align: usize, told: usize) -> *mut u8 => first_from;
@@ -135,6 +181,9 @@ unsafe extern "C" fn first_from(
         Source::ProgramBreak
     };
     front::init(source, (told >> 2) as u32);
+    if !IN_USE.load(Ordering::Relaxed) {
+        IN_USE.store(true, Ordering::Relaxed);
+    }
     let caller = Caller { pc, fp };
     if align > ALIGN {
         return if told & 1 == 0 {

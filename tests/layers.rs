@@ -76,7 +76,8 @@ const LAW: Law = Law {
         "chunk/list.rs",
         "chunk/mod.rs",
         "chunk/stack.rs",
-        // exec and the C entry point.
+        // fork and signals, exec, the C entry point.
+        "cli/child.rs",
         "cli/exec.rs",
         "cli/main.rs",
         // The environment block.
@@ -87,8 +88,11 @@ const LAW: Law = Law {
         "front/counters.rs",
         "front/diagnosis.rs",
         "front/guarding.rs",
+        "front/leaks.rs",
         "front/mod.rs",
+        "front/modules.rs",
         "front/process.rs",
+        "front/resize.rs",
         "global.rs",
         // Called by the kernel; calls the program's handlers.
         "guard/handler.rs",
@@ -120,10 +124,12 @@ const LAW: Law = Law {
         "os/nodes.rs",
         "os/pages.rs",
         "os/process.rs",
-        // The kernel's signal frames.
-        "os/signals.rs",
         "os/sink.rs",
         "os/stop.rs",
+        "os/stop/machine.rs",
+        "os/stop/threads.rs",
+        // The kernel's signal frames.
+        "os/signals.rs",
         // The simulation's block of memory.
         "os/sim.rs",
         // Frames of stacks, and what a thread knows of its own.
@@ -173,8 +179,15 @@ const LAW: Law = Law {
         ("front/guarding.rs", "GUARD"),
         ("front/guarding.rs", "STARTED"),
         ("front/guarding.rs", "SWAPPED"),
+        // The stacks of threads that have ended.
+        ("front/leaks.rs", "ENDED"),
+        ("front/leaks.rs", "ENDED_COUNT"),
+        // Where a trace looks instructions up.
+        ("front/modules.rs", "TABLE"),
         // The file that allocations are traced to.
         ("front/trace.rs", "TRACE"),
+        // Who reports at the end of a Rust program.
+        ("global.rs", "IN_USE"),
         // What the C library and the kernel tell once.
         ("os/process.rs", "PAGE_SIZE"),
         ("os/process.rs", "environ"),

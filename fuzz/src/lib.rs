@@ -27,6 +27,14 @@ mod env;
 mod kernel;
 #[path = "../../tests/model/mod.rs"]
 mod model;
+#[path = "../../src/cli/report"]
+#[allow(dead_code)]
+mod report {
+    pub mod frames;
+    pub mod parse;
+
+    pub use parse::Frame;
+}
 #[path = "../../src/cli/script.rs"]
 #[allow(dead_code)]
 mod script;

@@ -3,6 +3,7 @@
 
 mod listing;
 mod programs;
+mod reports;
 mod scripts;
 mod tunables;
 
@@ -23,7 +24,7 @@ pub const TARGET: Target = Target {
 type Check = fn(&[u8]);
 
 /// Which text the first byte asks for.
-const KINDS: [(&str, Check); 10] = [
+const KINDS: [(&str, Check); 12] = [
     ("maps", listing::maps),
     ("smaps", listing::smaps),
     ("areas", listing::made),
@@ -34,6 +35,8 @@ const KINDS: [(&str, Check); 10] = [
     ("elf", programs::elf),
     ("script", scripts::scripts),
     ("operations", scripts::operations),
+    ("report", reports::report),
+    ("frame", reports::frame),
 ];
 
 fn run(data: &[u8]) {

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::failure::Failure;
-use crate::{completions, install, man, maps, mmu, pmap, run};
+use crate::{completions, explain, install, man, maps, mmu, pmap, run};
 
 /// Runs programs on the fencepost memory allocator.
 #[derive(Debug, Parser)]
@@ -21,6 +21,8 @@ Runs programs on the fencepost memory allocator.
 
 `fencepost run -- PROGRAM` loads libfencepost.so into any dynamically linked \
 program; every malloc, free and operator new in it is served by fencepost then. \
+With `--guard` heap errors in it are caught and explained; `fencepost explain FILE` \
+puts functions and lines into reports that were made without the command. \
 `fencepost maps PID` and `fencepost pmap PID` show the memory of a process. \
 `fencepost mmu` shows how memory management works. \
 `fencepost install --prefix DIR` installs the command and the library.";
@@ -28,6 +30,7 @@ program; every malloc, free and operator new in it is served by fencepost then. 
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Args),
+    Explain(explain::Args),
     Maps(maps::Args),
     Pmap(pmap::Args),
     Mmu(mmu::Args),
@@ -50,6 +53,7 @@ pub fn dispatch(args: Vec<OsString>) -> Result<(), Failure> {
     };
     match Cli::try_parse_from(args).map_err(Failure::usage)?.command {
         Command::Run(args) => run::run(args),
+        Command::Explain(args) => explain::run(&args),
         Command::Maps(args) => maps::run(&args),
         Command::Pmap(args) => pmap::run(&args),
         Command::Mmu(args) => mmu::run(&args),
@@ -96,6 +100,11 @@ mod tests {
             &["fencepost", "--bogus"][..],
             &["fencepost", "run"],
             &["fencepost", "run", "--bogus", "--", "true"],
+            &["fencepost", "run", "--guard=0", "--", "true"],
+            &["fencepost", "run", "--guard=x", "--", "true"],
+            &["fencepost", "run", "--leaks", "--", "true"],
+            &["fencepost", "run", "--align", "left", "--", "true"],
+            &["fencepost", "explain"],
             &["fencepost", "install"],
             &["fencepost", "maps"],
             &["fencepost", "maps", "0"],

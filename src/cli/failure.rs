@@ -92,7 +92,7 @@ pub fn say(line: &str) {
 
 /// File names may hold line breaks and escape sequences; messages stay one
 /// line and leave the terminal alone.
-fn one_line(text: &str) -> String {
+pub fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {
         if c.is_control() {

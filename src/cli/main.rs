@@ -2,26 +2,31 @@
 //! installs the allocator and itself.
 //!
 //! - `args` is the command line, one entry per subcommand; each subcommand has
-//!   a file of its own (`run`, `maps`, `pmap`, `mmu`, `install`, `completions`, `man`).
+//!   a file of its own (`run`, `explain`, `maps`, `pmap`, `mmu`, `install`, `completions`, `man`).
 //! - `program` decides whether a program can be preloaded at all; it stands on
 //!   `elf` (what an ELF file says about itself), `script` (`#!` lines),
 //!   `env` (what `env` in such a line does) and `path` (the search by `PATH`).
+//! - `guard` is guard mode: it runs the program as a `child`, and `report` reads and prints what
+//!   the library reports, with names from `symbols`.
 //! - `library` finds the preload library, `exec` becomes the program,
 //!   `process` reads what `/proc` says about another one, `failure` holds every
 //!   exit status of our own.
 #![cfg_attr(not(test), no_main)]
-// The entry point and execve(2) are C interfaces; nothing else here is unsafe.
+// The entry point, execve(2), fork(2) and signals are C interfaces; nothing else here is unsafe.
 #![deny(unsafe_code)]
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("fencepost runs on Linux only");
 
 mod args;
+mod child;
 mod completions;
 mod elf;
 mod env;
 mod exec;
+mod explain;
 mod failure;
+mod guard;
 mod install;
 mod library;
 mod man;
@@ -31,8 +36,10 @@ mod path;
 mod pmap;
 mod process;
 mod program;
+mod report;
 mod run;
 mod script;
+mod symbols;
 
 use std::ffi::OsString;
 

@@ -88,7 +88,8 @@ fn exit_status() -> Roff {
     page.control("SH", ["EXIT STATUS"]);
     page.text([roman(
         "A program that was started takes the process over: the exit status is \
-         the program's own, death by a signal included. Otherwise:",
+         the program's own, death by a signal included. In guard mode this command ends as \
+         the program did; what was reported does not change that. Otherwise:",
     )]);
     for (status, text) in [
         (
@@ -129,6 +130,12 @@ fn environment() -> Roff {
         "FENCEPOST_STATS",
         "1 prints the allocator's statistics at exit, as --stats does.",
     );
+    entry(
+        &mut page,
+        "FENCEPOST_GUARD, FENCEPOST_GUARD_REPORT and others",
+        "Guard mode without this command; run --guard sets them. The reports that it leaves \
+         are read by fencepost explain.",
+    );
     page
 }
 
@@ -138,6 +145,9 @@ fn examples() -> Roff {
     for line in [
         "fencepost run -- python3 script.py",
         "fencepost run --stats -- sort big.txt",
+        "fencepost run --guard -- ./program --its-options",
+        "fencepost run --guard=1000 --report reports.json -- ./server",
+        "fencepost explain reports.json",
         "fencepost pmap -x 1234",
         "fencepost mmu translate 0x7f1ecc031234",
         "fencepost install --prefix /usr/local",

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::exec::exec;
 use crate::failure::{Failure, Status, say};
+use crate::guard;
 use crate::library::{self, Library, Places};
 use crate::path::{self, Unusable};
 use crate::program::{Ids, Inspection, Problem};
@@ -21,6 +22,12 @@ use crate::program::{Ids, Inspection, Problem};
 /// statically linked one, one that runs with more privileges than its caller
 /// (setuid, setgid, file capabilities), one for another architecture or C
 /// library. Scripts are followed to their interpreters.
+///
+/// With --guard the program is run in guard mode, which catches heap errors in the act: overflow,
+/// use after free, double and invalid free, leaks. This command stays its parent then, passes
+/// signals on, prints the reports of the program and of all its descendants to standard error when
+/// it has ended, with functions, files and lines, and ends as the program ended: with its exit
+/// status, or by the same signal.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Print the allocator's statistics when the program exits
@@ -34,6 +41,9 @@ pub struct Args {
     /// The preload library to use
     #[arg(long, value_name = "PATH", value_hint = clap::ValueHint::FilePath)]
     lib: Option<PathBuf>,
+
+    #[command(flatten)]
+    guard: guard::GuardOptions,
 
     /// The program to run, and its arguments
     #[arg(
@@ -64,7 +74,7 @@ impl Environment {
     }
 }
 
-/// Runs the program; returns only if that fails.
+/// Runs the program; returns only if it cannot be started.
 pub fn run(args: Args) -> Result<(), Failure> {
     let mut environment = Environment(std::env::vars_os().collect());
     let variable = environment.get(library::VARIABLE);
@@ -86,7 +96,15 @@ pub fn run(args: Args) -> Result<(), Failure> {
     if args.stats {
         environment.set("FENCEPOST_STATS", "1".into());
     }
-    let error = start(&path, &args.program, &environment, args.force);
+    let guard = args.guard.prepare()?;
+    for (name, value) in guard.iter().flat_map(|guard| guard.variables()) {
+        environment.set(name, value.clone());
+    }
+    let start = || start(&path, &args.program, &environment, args.force);
+    let error = match guard {
+        Some(guard) => guard.run(start),
+        None => start(),
+    };
     let status = match error.kind() {
         io::ErrorKind::NotFound => Status::NotFound,
         _ => Status::NotExecutable,

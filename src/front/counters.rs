@@ -57,11 +57,13 @@ pub fn arena_snapshot(index: usize) -> Option<ArenaSnapshot> {
         .map(|heap| ArenaSnapshot::new(index, &heap.totals()))
 }
 
-/// Prints to standard error what `FENCEPOST_STATS` and `FENCEPOST_AUDIT` ask for: at exit.
+/// Prints to standard error what `FENCEPOST_GUARD`, `FENCEPOST_STATS` and `FENCEPOST_AUDIT` ask for:
+/// at exit.
 pub fn exit_report() {
     if !is_started() {
         return;
     }
+    super::exit_leaks();
     if SETTINGS.get(Key::Audit) != 0 {
         super::print_audit();
     }

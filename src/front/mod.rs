@@ -10,14 +10,18 @@ mod counters;
 mod diagnosis;
 mod faults;
 mod guarding;
+mod leaks;
 mod modules;
 mod process;
+mod resize;
 mod trace;
 
 pub use audit::{audit, print_audit};
 pub use counters::{arena_snapshot, exit_report, snapshot};
 pub use faults::wish;
+pub use leaks::{Leaks, exit_leaks, leaks, print_leaks};
 pub use process::{Source, init, no_environment};
+pub use resize::realloc;
 pub use trace::{start as start_trace, stop as stop_trace};
 
 use crate::arena::Owned;
@@ -452,117 +456,6 @@ pub unsafe fn usable_size(p: *mut u8, caller: Caller) -> usize {
         Named::Chunk(_, low) => Native::usable(low.size()),
         Named::Mapping(len) => crate::arena::Maps::usable(SHARED.os(), p.addr(), len),
     }
-}
-
-/// A chunk in place, or moved, that holds `size` bytes; null, and the block as it was, if there
-/// is no memory. A guarded block moves always, and is then aligned to `align`, which others are
-/// to 16. Aborts if `p` is not a block in use.
-///
-/// # Safety
-/// `p` is not null. If it is a block in use, the caller owns it, and if the answer is not null,
-/// uses only that.
-#[must_use]
-pub unsafe fn realloc(p: *mut u8, size: usize, align: usize, caller: Caller) -> *mut u8 {
-    let traced = trace::is_on();
-    // SAFETY: the same contract.
-    let to = unsafe { resize_or_move(p, size, align, caller, traced) };
-    // A block that moved was traced before its old place was given back.
-    if traced && (to.is_null() || to.addr() == p.addr()) {
-        trace::resized(caller, p.addr(), to.addr(), size);
-    }
-    to
-}
-
-/// # Safety
-/// As for [`realloc`].
-unsafe fn resize_or_move(
-    p: *mut u8,
-    size: usize,
-    align: usize,
-    caller: Caller,
-    traced: bool,
-) -> *mut u8 {
-    let addr = p.addr();
-    let Some(wanted) = Native::chunk_size(size) else {
-        return core::ptr::null_mut();
-    };
-    let (usable, may_stay) = match named(Call::Realloc, addr, caller) {
-        Named::Guarded(old) => (old, false),
-        Named::Chunk(chunk, low) => {
-            if fits(chunk, low.size(), wanted) {
-                return p;
-            }
-            (Native::usable(low.size()), true)
-        }
-        Named::Mapping(len) => {
-            enter();
-            // The kernel moves a mapping in one step, before which nothing could be written down.
-            if wanted >= SHARED.maps.threshold(&SETTINGS).min(len / 2) && !traced {
-                let moved = SHARED.maps.resize(SHARED.os(), &KEYS, addr, len, size);
-                if let Some(to) = moved {
-                    return KEYS.region.at(to);
-                }
-            }
-            (crate::arena::Maps::usable(SHARED.os(), addr, len), true)
-        }
-    };
-    let hit = cached(size, align);
-    let to = if hit.is_null() {
-        malloc_untraced(size, align, caller)
-    } else {
-        hit
-    };
-    if to.is_null() {
-        // A block that need not grow serves as it is.
-        return if may_stay && usable >= size { p } else { to };
-    }
-    // SAFETY: both blocks have that many bytes; the old one is verified and the caller's.
-    unsafe {
-        to.copy_from_nonoverlapping(KEYS.region.at(addr), usable.min(size));
-        if traced {
-            trace::resized(caller, addr, to.addr(), size);
-        }
-        if may_stay && traced {
-            match named(Call::Realloc, addr, caller) {
-                Named::Chunk(chunk, low) => take_chunk(chunk, low),
-                _ => take_mapping(addr, caller),
-            }
-        } else if may_stay {
-            free(p, UNKNOWN, UNKNOWN);
-        } else {
-            guarding::released_by_realloc(addr, caller);
-        }
-    }
-    to
-}
-
-/// Whether a chunk of `old` bytes can stay where it is to serve `wanted`; changes it if it pays.
-#[inline]
-fn fits(chunk: KernelChunk, old: usize, wanted: usize) -> bool {
-    let largest = class_size(crate::size::CLASSES - 1);
-    let target = if wanted <= largest {
-        class_size(class_of(wanted))
-    } else {
-        wanted
-    };
-    if target <= old {
-        // Small chunks move to a smaller class when half is unused; of large ones the tail is
-        // cut off when that is an eighth at least.
-        let spare = old - target;
-        if old <= SMALL_REQUEST {
-            return spare <= old / 2;
-        }
-        if spare >= old / 8 && spare >= 512 {
-            enter();
-            return SHARED.resize(chunk, target);
-        }
-        return true;
-    }
-    if old <= SMALL_REQUEST {
-        return false;
-    }
-    enter();
-    SHARED.resize(chunk, target)
 }
 
 /// M_PERTURB: fills a block when it is handed out and when it comes back. Only calls that no

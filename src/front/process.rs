@@ -95,8 +95,8 @@ fn attach() -> *mut Cache {
     Thread::set_cache(cache);
     // From here on this thread can allocate, which asking for the hook may do.
     on_thread_exit(thread_ends);
-    super::faults::thread_begins();
     super::trace::begin_with_process();
+    super::faults::thread_begins();
     cache
 }
 
@@ -105,6 +105,7 @@ unsafe extern "C" fn thread_ends(_: *mut c_void) {
     if cache.is_null() || cache == ENDED.0.get() {
         return;
     }
+    super::leaks::thread_ends();
     SHARED.enter();
     super::faults::thread_ends();
     Thread::set_cache(ENDED.0.get());
@@ -177,6 +178,7 @@ fn start(source: Source, guard: u32) {
 }
 
 unsafe extern "C" fn forked() {
+    os::stop::forget_stopper();
     SHARED.forked();
 }
 

@@ -7,7 +7,8 @@
 
 use super::call::system_call;
 use super::lines::{BUFFER, File, Lines};
-use super::{Os, OsError, PageState, Prot, Region, process_id};
+use super::signals::process_id;
+use super::{Os, OsError, PageState, Prot, Region};
 use crate::mmu::addr::Rights;
 use crate::mmu::listing;
 
@@ -40,6 +41,19 @@ pub struct Area {
     pub stack: bool,
     /// Whether it is memory that processes share, of which no file remains.
     pub shared_memory: bool,
+}
+
+impl Area {
+    /// Nothing.
+    pub const NONE: Area = Area {
+        start: 0,
+        end: 0,
+        rights: Rights::NONE,
+        shared: false,
+        file: false,
+        stack: false,
+        shared_memory: false,
+    };
 }
 
 /// Passes all areas on, in order; `false` from `look` ends it.
@@ -151,6 +165,11 @@ impl<O: Os + Copy> Reader<O> {
             }
         }
         self.window.get(number - self.first).copied()
+    }
+
+    /// Whether the page at an address is a guard without a mapping of its own.
+    pub fn is_guard(&mut self, addr: usize) -> bool {
+        self.entry(addr).is_some_and(|entry| entry & GUARD != 0)
     }
 
     /// Passes on each aligned word of `from..to` that can be read. Pages that were never written

@@ -59,7 +59,7 @@ pub use process::{
     random_words, thread_id, yield_now,
 };
 pub use sim::{Board, Computer, Mark, SIM_CALLS, Sim, SimPlan, Watched};
-pub use sink::{Sink, process_id};
+pub use sink::Sink;
 
 /// Turns addresses inside the memory that an [`Os`] hands out into pointers: the only place
 /// where an integer becomes a pointer.

@@ -143,7 +143,7 @@ fn expand(path: &[u8], to: &mut [u8; PATH]) -> Option<()> {
         match (first, after) {
             (b'%', [b'p', after @ ..]) => {
                 let mut line = crate::report::Line::new();
-                line.decimal(process_id());
+                line.decimal(super::signals::process_id().into());
                 for &digit in line.as_bytes() {
                     put(digit)?;
                 }
@@ -156,11 +156,4 @@ fn expand(path: &[u8], to: &mut [u8; PATH]) -> Option<()> {
         }
     }
     Some(())
-}
-
-/// The process id.
-#[must_use]
-pub fn process_id() -> u64 {
-    // SAFETY: getpid takes nothing and cannot fail.
-    unsafe { system_call(libc::SYS_getpid, [0; 6]) }.unwrap_or(0) as u64
 }

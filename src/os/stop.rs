@@ -21,11 +21,17 @@
 //! as late as it likes.
 #![allow(unsafe_code)] // Signals, system calls, slots in raw pages.
 
-use super::call::{keeping_errno, system_call};
-use super::lines::Lines;
-use super::{Os, OsError, PageState, PageVec, Prot, Region, process_id, thread_id};
+mod machine;
+mod threads;
+
+pub use machine::{DESCRIPTOR, Registers, thread_pointer};
+
+use super::call::system_call;
+use super::signals::{self, Action, process_id, thread_id};
+use super::{Os, OsError, PageState, PageVec, Prot, Region};
 use crate::sync::overlay::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use core::ffi::{c_int, c_void};
+use threads::{Condition, condition, each_thread};
 
 /// A slot that a thread has to answer in: the round above, and one of these below.
 const ASKED: u32 = 0;
@@ -111,24 +117,13 @@ pub struct Thread {
     gone: bool,
 }
 
-/// What a stopped thread holds outside of its stack.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Registers {
-    /// Its stack pointer.
-    pub sp: usize,
-    /// Where its registers lie: from, to.
-    pub general: (usize, usize),
-    /// Where those lie that are for vectors.
-    pub vector: (usize, usize),
-}
-
 /// The other threads, standing still until this is dropped.
 pub struct World<O: Os + Copy> {
     os: O,
     threads: PageVec<Thread, 1>,
     round: u32,
     signal: c_int,
-    before: libc::sigaction,
+    before: Action,
 }
 
 impl<O: Os + Copy> World<O> {
@@ -284,11 +279,14 @@ impl<O: Os + Copy> Drop for World<O> {
             .store(self.round.wrapping_add(1), Ordering::Release);
         futex_wake(&PLACE.round);
         // Signals that are still pending are dropped with the action, then it is as it was.
-        // SAFETY: all zero is a valid action.
-        let mut ignore: libc::sigaction = unsafe { core::mem::zeroed() };
-        ignore.sa_sigaction = libc::SIG_IGN;
-        action(self.signal, Some(&ignore));
-        action(self.signal, Some(&self.before));
+        let ignore = Action {
+            handler: libc::SIG_IGN,
+            ..Action::DEFAULT
+        };
+        for action in [ignore, self.before] {
+            // SAFETY: no function, or the one that was there before.
+            let _ = unsafe { signals::exchange(self.signal, Some(action)) };
+        }
         self.threads.release(&self.os);
         PLACE.busy.store(false, Ordering::Release);
     }
@@ -305,69 +303,39 @@ pub fn forget_stopper() {
     }
 }
 
-unsafe extern "C" {
-    /// The C library's own, which no program replaces by name.
-    #[cfg_attr(target_env = "gnu", link_name = "__sigaction")]
-    #[cfg_attr(not(target_env = "gnu"), link_name = "sigaction")]
-    fn real_sigaction(
-        signal: c_int,
-        new: *const libc::sigaction,
-        old: *mut libc::sigaction,
-    ) -> c_int;
-}
-
-/// What is done on a signal; sets it if `new` says something.
-fn action(signal: c_int, new: Option<&libc::sigaction>) -> Option<libc::sigaction> {
-    let new = new.map_or(core::ptr::null(), core::ptr::from_ref);
-    // SAFETY: all zero is a valid action; both pointers are valid or null, and our handler may
-    // run at any time.
-    unsafe {
-        let mut old: libc::sigaction = core::mem::zeroed();
-        let result = keeping_errno(|| real_sigaction(signal, new, &mut old));
-        (result == 0).then_some(old)
-    }
-}
-
 /// Takes a real-time signal that nobody has an action for and that is not blocked here. Returns it
 /// with the action it had.
-fn take_signal() -> Result<(c_int, libc::sigaction), OsError> {
+fn take_signal() -> Result<(c_int, Action), OsError> {
     /// The last ones are what programs begin with that count downwards.
     const FIRST: c_int = 60;
     const LAST: c_int = 35;
-    let blocked = blocked_here();
-    // SAFETY: all zero is a valid action; its mask is set to all ones.
-    let mut ours: libc::sigaction = unsafe { core::mem::zeroed() };
     let handler: unsafe extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) = handle;
-    ours.sa_sigaction = handler as *const () as usize;
-    ours.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART | libc::SA_ONSTACK;
-    // SAFETY: a set is plain bits.
-    unsafe { (&raw mut ours.sa_mask).write_bytes(0xff, 1) };
+    let ours = Action {
+        handler: handler as *const () as usize,
+        flags: libc::SA_SIGINFO | libc::SA_RESTART | libc::SA_ONSTACK,
+        mask: u64::MAX,
+    };
+    let blocked = signals::mask();
     for signal in (LAST..=FIRST).rev() {
-        if blocked & (1 << (signal - 1)) != 0 {
+        if blocked & signals::bit(signal) != 0 {
             continue;
         }
-        if action(signal, None).is_some_and(|now| now.sa_sigaction == libc::SIG_DFL)
-            && let Some(before) = action(signal, Some(&ours))
-        {
-            return Ok((signal, before));
+        // SAFETY: the handler may run at any time, for any reason.
+        unsafe {
+            if signals::exchange(signal, None).is_ok_and(|now| now.handler == libc::SIG_DFL)
+                && let Ok(before) = signals::exchange(signal, Some(ours))
+            {
+                return Ok((signal, before));
+            }
         }
     }
     Err(OsError(libc::EAGAIN))
 }
 
-fn blocked_here() -> u64 {
-    let mut mask = 0u64;
-    let to = (&raw mut mask).expose_provenance();
-    let args = [libc::SIG_BLOCK as usize, 0, to, size_of::<u64>(), 0, 0];
-    // SAFETY: writes one mask.
-    let _ = unsafe { system_call(libc::SYS_rt_sigprocmask, args) };
-    mask
-}
-
 /// Sends a signal to a thread of ours, with a number.
 fn send(thread: u32, signal: c_int, number: usize) -> Result<(), OsError> {
     // As the kernel lays a siginfo out: signal, errno, code; then process, user, value.
-    let sender = process_id();
+    let sender = u64::from(process_id());
     #[cfg(target_pointer_width = "64")]
     let info: [u64; 16] = {
         let code = u64::from(libc::SI_QUEUE as u32);
@@ -437,100 +405,6 @@ unsafe extern "C" fn handle(_: c_int, info: *mut libc::siginfo_t, context: *mut 
     }
 }
 
-/// Why a thread does not answer.
-enum Condition {
-    Running,
-    /// It blocks the signal.
-    Blocked,
-    /// It has ended, or it is the kernel's own.
-    Gone,
-}
-
-/// Looks into `/proc/self/task/ID/status`.
-fn condition(id: u32, signal: c_int) -> Condition {
-    let mut path = crate::report::Line::new();
-    path.text("/proc/self/task/").decimal(u64::from(id));
-    path.text("/status").raw(&[0]);
-    let Ok(path) = core::ffi::CStr::from_bytes_until_nul(path.as_bytes()) else {
-        return Condition::Running;
-    };
-    let mut buffer = [0; 1024];
-    let Ok(mut lines) = Lines::open(path, &mut buffer) else {
-        return Condition::Gone;
-    };
-    let mut found = Condition::Running;
-    let bit = 1u64 << (signal - 1);
-    while let Some(said) = lines.next(|line| {
-        let value = |key: &[u8]| line.strip_prefix(key).map(<[u8]>::trim_ascii);
-        if let Some(state) = value(b"State:")
-            && matches!(state.first(), Some(b'Z' | b'X' | b'x'))
-        {
-            return Some(Condition::Gone);
-        }
-        // Workers of io_uring are listed, but never run the program's code.
-        if value(b"Name:").is_some_and(|name| name.starts_with(b"iou-")) {
-            return Some(Condition::Gone);
-        }
-        let mut mask = 0u64;
-        for &digit in value(b"SigBlk:")? {
-            mask = mask << 4 | u64::from(char::from(digit).to_digit(16)?);
-        }
-        (mask & bit != 0).then_some(Condition::Blocked)
-    }) {
-        match said {
-            Some(Condition::Gone) => return Condition::Gone,
-            Some(condition) => found = condition,
-            None => {}
-        }
-    }
-    found
-}
-
-/// Passes on the ids of all threads of the process.
-fn each_thread(mut visit: impl FnMut(u32)) -> Result<(), OsError> {
-    /// Where the name begins in an entry, and its length.
-    const LENGTH: usize = 16;
-    const NAME: usize = 19;
-    let flags = (libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC) as usize;
-    let path = c"/proc/self/task".as_ptr().expose_provenance();
-    let args = [libc::AT_FDCWD as usize, path, flags, 0, 0, 0];
-    // SAFETY: the path ends with zero.
-    let directory = unsafe { system_call(libc::SYS_openat, args) }?;
-    let mut buffer = [0u64; 512];
-    let result = loop {
-        let to = buffer.as_mut_ptr().expose_provenance();
-        let args = [directory, to, size_of_val(&buffer), 0, 0, 0];
-        // SAFETY: the buffer is ours and of the length given.
-        let len = match unsafe { system_call(libc::SYS_getdents64, args) } {
-            Ok(0) => break Ok(()),
-            Ok(len) => len,
-            Err(error) => break Err(error),
-        };
-        let first = buffer.as_ptr().cast::<u8>();
-        // SAFETY: the buffer's bytes.
-        let bytes = unsafe { core::slice::from_raw_parts(first, size_of_val(&buffer)) };
-        let mut rest = bytes.get(..len).unwrap_or(&[]);
-        while let Some(&[low, high]) = rest.get(LENGTH..LENGTH + 2) {
-            let length = usize::from(u16::from_ne_bytes([low, high]));
-            let name = rest.get(NAME..length).unwrap_or(&[]);
-            let digits = name.iter().take_while(|byte| byte.is_ascii_digit());
-            let id = digits.fold(0u32, |id, digit| {
-                id.wrapping_mul(10).wrapping_add(u32::from(digit - b'0'))
-            });
-            if id != 0 {
-                visit(id);
-            }
-            if length == 0 {
-                break;
-            }
-            rest = rest.get(length..).unwrap_or(&[]);
-        }
-    };
-    // SAFETY: our own descriptor.
-    let _ = unsafe { system_call(libc::SYS_close, [directory, 0, 0, 0, 0, 0]) };
-    result
-}
-
 /// Milliseconds of a clock that never goes back.
 fn now() -> u64 {
     let mut time = libc::timespec {
@@ -573,135 +447,6 @@ fn futex_wake(word: &AtomicU32) {
     ];
     // SAFETY: the word outlives the call.
     let _ = unsafe { system_call(libc::SYS_futex, args) };
-}
-
-#[cfg(all(target_arch = "x86_64", not(miri)))]
-mod machine {
-    use super::Registers;
-
-    const RSP: usize = 15;
-    /// Bytes of the legacy area, in which x87 and SSE registers lie.
-    const LEGACY: usize = 512;
-
-    /// # Safety
-    /// The address is that of a context which the kernel gave a handler that has not returned.
-    pub unsafe fn registers(context: usize) -> Registers {
-        let context: *const libc::ucontext_t = core::ptr::with_exposed_provenance(context);
-        // SAFETY: the caller's promise.
-        let machine = unsafe { &(*context).uc_mcontext };
-        let from = machine.gregs.as_ptr().expose_provenance();
-        let vector = machine.fpregs.addr();
-        Registers {
-            sp: machine.gregs[RSP] as usize,
-            general: (from, from + size_of_val(&machine.gregs)),
-            vector: if vector == 0 {
-                (0, 0)
-            } else {
-                (vector, vector + LEGACY)
-            },
-        }
-    }
-
-    /// How many registers a function must keep for its caller.
-    pub const KEPT: usize = 6;
-
-    #[inline(always)]
-    pub fn own() -> ([usize; KEPT], usize) {
-        let mut kept = [0; KEPT];
-        let sp: usize;
-        // SAFETY: stores six registers into the array and copies the stack pointer.
-        unsafe {
-            core::arch::asm!(
-                "mov [{to}], rbx",
-                "mov [{to} + 8], rbp",
-                "mov [{to} + 16], r12",
-                "mov [{to} + 24], r13",
-                "mov [{to} + 32], r14",
-                "mov [{to} + 40], r15",
-                "mov {sp}, rsp",
-                to = in(reg) kept.as_mut_ptr(),
-                sp = lateout(reg) sp,
-                options(nostack, preserves_flags),
-            );
-        }
-        (kept, sp)
-    }
-}
-
-#[cfg(all(target_arch = "aarch64", not(miri)))]
-mod machine {
-    use super::Registers;
-
-    /// # Safety
-    /// The address is that of a context which the kernel gave a handler that has not returned.
-    pub unsafe fn registers(context: usize) -> Registers {
-        let context: *const libc::ucontext_t = core::ptr::with_exposed_provenance(context);
-        // SAFETY: the caller's promise.
-        let machine = unsafe { &(*context).uc_mcontext };
-        let from = machine.regs.as_ptr().expose_provenance();
-        let end = core::ptr::from_ref(machine).wrapping_add(1).addr();
-        Registers {
-            sp: machine.sp as usize,
-            general: (from, from + size_of_val(&machine.regs)),
-            // The records behind the registers, in which those for vectors lie.
-            vector: (from + size_of_val(&machine.regs), end),
-        }
-    }
-
-    /// How many registers a function must keep for its caller.
-    pub const KEPT: usize = 20;
-
-    #[inline(always)]
-    pub fn own() -> ([usize; KEPT], usize) {
-        let mut kept = [0; KEPT];
-        let sp: usize;
-        // SAFETY: stores registers into the array and copies the stack pointer.
-        unsafe {
-            core::arch::asm!(
-                "stp x19, x20, [{to}]",
-                "stp x21, x22, [{to}, #16]",
-                "stp x23, x24, [{to}, #32]",
-                "stp x25, x26, [{to}, #48]",
-                "stp x27, x28, [{to}, #64]",
-                "str x29, [{to}, #80]",
-                "stp d8, d9, [{to}, #88]",
-                "stp d10, d11, [{to}, #104]",
-                "stp d12, d13, [{to}, #120]",
-                "stp d14, d15, [{to}, #136]",
-                "mov {sp}, sp",
-                to = in(reg) kept.as_mut_ptr(),
-                sp = lateout(reg) sp,
-                options(nostack, preserves_flags),
-            );
-        }
-        (kept, sp)
-    }
-}
-
-#[cfg(any(miri, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
-mod machine {
-    use super::Registers;
-
-    /// Where registers lie is not known here: the memory after the context, in which they are.
-    ///
-    /// # Safety
-    /// None.
-    pub unsafe fn registers(context: usize) -> Registers {
-        Registers {
-            sp: context,
-            general: (context, context + 4096),
-            vector: (0, 0),
-        }
-    }
-
-    /// How many registers a function must keep for its caller.
-    pub const KEPT: usize = 1;
-
-    #[inline(always)]
-    pub fn own() -> ([usize; KEPT], usize) {
-        let kept = [0; KEPT];
-        (kept, kept.as_ptr().expose_provenance())
-    }
 }
 
 /// The registers that the calling function keeps for its caller, and the stack pointer.

@@ -58,6 +58,7 @@ export! {
     malloc_info(options: c_int, stream: *mut libc::FILE) -> c_int;
     malloc_trim(pad: usize) -> c_int;
     fencepost_audit() -> c_int;
+    fencepost_leak_check() -> c_int;
     mtrace();
     muntrace();
 }

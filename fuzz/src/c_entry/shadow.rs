@@ -86,17 +86,29 @@ impl Shadow {
                 let align = a.checked_next_power_of_two();
                 let error = if align.is_none() { libc::EINVAL } else { 0 };
                 let align = align.unwrap_or(1).max(16);
-                self.serve(b, align, error, false, || abi::memalign(x, y));
+                self.serve(b, align, error, false, || {
+                    // SAFETY: any numbers will do.
+                    unsafe { abi::memalign(x, y) }
+                });
             }
             "aligned_alloc" => {
                 let error = if a.is_power_of_two() { 0 } else { libc::EINVAL };
-                self.serve(b, a.max(16), error, false, || abi::aligned_alloc(x, y));
+                self.serve(b, a.max(16), error, false, || {
+                    // SAFETY: any numbers will do.
+                    unsafe { abi::aligned_alloc(x, y) }
+                });
             }
             "posix_memalign" => self.posix_memalign(a, b),
-            "valloc" => self.serve(a, 4096, 0, false, || abi::valloc(x)),
+            "valloc" => self.serve(a, 4096, 0, false, || {
+                // SAFETY: any numbers will do.
+                unsafe { abi::valloc(x) }
+            }),
             "pvalloc" => {
                 let wanted = a.checked_next_multiple_of(4096).unwrap_or(u64::MAX);
-                self.serve(wanted, 4096, 0, false, || abi::pvalloc(x));
+                self.serve(wanted, 4096, 0, false, || {
+                    // SAFETY: any numbers will do.
+                    unsafe { abi::pvalloc(x) }
+                });
             }
             "realloc" => self.realloc(x, b, |p| {
                 // SAFETY: a live block, forgotten if it moves.

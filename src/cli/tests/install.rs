@@ -34,11 +34,12 @@ fn install(bench: &Bench, prefix: &Path) -> Command {
     command
 }
 
-const INSTALLED: [&str; 16] = [
+const INSTALLED: [&str; 17] = [
     "bin/fencepost",
     "lib/libfencepost.so",
     "share/man/man1/fencepost.1",
     "share/man/man1/fencepost-run.1",
+    "share/man/man1/fencepost-explain.1",
     "share/man/man1/fencepost-maps.1",
     "share/man/man1/fencepost-pmap.1",
     "share/man/man1/fencepost-mmu.1",
@@ -182,6 +183,16 @@ fn bad_prefixes_and_missing_libraries_are_told_first() {
     assert!(!prefix.exists());
 }
 
+const GUARD_OPTIONS: [&str; 7] = [
+    "guard",
+    "align",
+    "leaks",
+    "quarantine",
+    "report",
+    "suppress",
+    "suppressions",
+];
+
 fn print(args: &[&str]) -> String {
     let output = Command::new(FENCEPOST).args(args).output().unwrap();
     assert!(
@@ -202,6 +213,7 @@ fn help_and_version_tell_what_there_is() {
     let help = print(&["--help"]);
     for name in [
         "run",
+        "explain",
         "maps",
         "pmap",
         "mmu",
@@ -219,13 +231,19 @@ fn help_and_version_tell_what_there_is() {
     for name in ["--stats", "--lib", "--force", "FENCEPOST_LIB", "../lib"] {
         assert!(help.contains(name), "{help}");
     }
+    for name in GUARD_OPTIONS {
+        assert!(help.contains(&format!("--{name}")), "{help}");
+    }
 }
 
 #[test]
 fn completions_are_made_for_every_shell() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = print(&["completions", shell]);
-        for name in ["install", "stats", "prefix"] {
+        for name in ["install", "stats", "prefix", "explain"] {
+            assert!(script.contains(name), "{shell}: {name}");
+        }
+        for name in GUARD_OPTIONS {
             assert!(script.contains(name), "{shell}: {name}");
         }
     }
@@ -260,6 +278,13 @@ fn man_pages_say_what_the_command_does() {
     assert!(page.contains("fencepost\\-run(1)"), "{page}");
     let page = print(&["man", "run"]);
     for part in [".TH fencepost-run 1", "stats", "setuid"] {
+        assert!(page.contains(part), "{part} not in {page}");
+    }
+    for part in GUARD_OPTIONS {
+        assert!(page.contains(part), "{part} not in {page}");
+    }
+    let page = print(&["man", "explain"]);
+    for part in [".TH fencepost-explain 1", "json", "build id"] {
         assert!(page.contains(part), "{part} not in {page}");
     }
     let page = print(&["man", "mmu-paging"]);

@@ -1,6 +1,9 @@
 //! What the test files share: a bench with a stand-in for the preload library.
 #![allow(dead_code)]
 
+pub mod reports;
+mod sources;
+
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
