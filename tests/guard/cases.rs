@@ -556,6 +556,8 @@ pub fn c_calls(all: Option<u64>) -> Vec<Case> {
         (OBJECTS[2], "free_sized:332"),
         (OBJECTS[5], "free_sized:1048575"),
         (OBJECTS[3], "free_aligned_sized:64:191"),
+        (OBJECTS[3], "free_aligned_sized:32:192"),
+        (OBJECTS[3], "free_aligned_sized:128:192"),
         (OBJECTS[4], "free_aligned_sized:4096:4096"),
     ] {
         for place in ["main", "thread"] {
@@ -601,11 +603,16 @@ pub fn rust_calls() -> Vec<Case> {
             (0, size - 1, align),
             (0, size + 1, align),
             (0, size / 2, align),
-            (0, size, align * 2),
+            (0, size, align.max(NATURAL) * 2),
             (0, size, 2048),
             (24, size, align),
         ] {
-            for (call, place) in [("dealloc", "main"), ("realloc", "thread")] {
+            // realloc looks at the address only.
+            let realloc = (offset != 0).then_some(("realloc", "thread"));
+            for (call, place) in [("dealloc", "main"), ("dealloc", "thread")]
+                .into_iter()
+                .chain(realloc)
+            {
                 let layout = object("", size, align);
                 let deed = |offset, given_size: usize, given_align: usize| {
                     Deed::Call(Call {

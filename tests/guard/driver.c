@@ -428,6 +428,8 @@ static void single(const char *name)
     int good = !strncmp(name, "good-", 5);
     if (good)
         name += 5;
+    /* As every program that has a heap. */
+    fillers();
     if (!strcmp(name, "lost")) {
         good ? give_back() : lose();
         wash();

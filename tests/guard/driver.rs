@@ -95,7 +95,7 @@ impl Act {
                     }
                     say("sum", sum);
                 }
-                "read-word" => say("word", usize::from(at.cast::<[u8; 8]>().read_volatile()[7])),
+                "read-word" => say("word", at.cast::<u64>().read_volatile() as usize),
                 "read-copy" => {
                     std::ptr::copy_nonoverlapping(black_box(at), source, black_box(length));
                     say("first", usize::from(*source));
@@ -109,7 +109,7 @@ impl Act {
                         at.wrapping_add(i).write_volatile(*source.add(i));
                     }
                 }
-                "write-word" => at.cast::<[u8; 8]>().write_volatile([0x3c; 8]),
+                "write-word" => at.cast::<u64>().write_volatile(0x3c3c_3c3c_3c3c_3c3c),
                 "write-copy" => std::ptr::copy_nonoverlapping(source, black_box(at), length),
                 "write-bytes" => std::ptr::write_bytes(black_box(at), *source, length),
                 other => panic!("no such means: {other}"),
@@ -239,7 +239,11 @@ fn layout(args: &[String]) {
         _ => make(layout),
     };
     tell(object, layout.size());
-    let pointer = object.wrapping_offset(number(&args[3])).addr();
+    let pointer = object.wrapping_offset(number(&args[3]));
+    if pointer != object {
+        tell(pointer, layout.size());
+    }
+    let pointer = pointer.addr();
     let call = args[2].clone();
     let act = move || unsafe {
         let pointer = std::ptr::with_exposed_provenance_mut(pointer);
