@@ -137,7 +137,7 @@ fn allocate(size: usize, align: usize, caller: Caller) -> *mut u8 {
     if !is_started() {
         return core::ptr::null_mut();
     }
-    let (event, seen) = event(caller);
+    let (event, seen) = event(caller, true);
     let side = match SETTINGS.get(Key::GuardAlign) {
         0 => Side::Right,
         1 => Side::Left,
@@ -149,8 +149,9 @@ fn allocate(size: usize, align: usize, caller: Caller) -> *mut u8 {
     KEYS.region.at(payload)
 }
 
-/// The event of a call, and how often its stack was seen before.
-fn event(caller: Caller) -> (Event, u32) {
+/// The event of a call, and how many allocations had its stack before; it is one more if it
+/// `counts`.
+fn event(caller: Caller, counts: bool) -> (Event, u32) {
     let cache = enter();
     GUARD.enter(SHARED.generation());
     super::faults::check();
@@ -159,7 +160,7 @@ fn event(caller: Caller) -> (Event, u32) {
     let sp = core::hint::black_box(&raw const here).addr();
     let bounds = os::stack::bounds_of_thread(sp);
     let count = os::stack::walk(caller.pc, caller.fp, bounds, &mut frames);
-    let (stack, seen) = GUARD.keep_stack(frames.get(..count).unwrap_or(&[]));
+    let (stack, seen) = GUARD.keep_stack(frames.get(..count).unwrap_or(&[]), counts);
     // SAFETY: the thread's own cache or a direct one, which is not written to.
     let thread = unsafe { Cache::thread(cache) };
     (GUARD.event(thread, stack), seen)
@@ -171,7 +172,7 @@ pub(super) fn release(addr: usize, size: usize, align: usize, caller: Caller) {
         size: (size != UNKNOWN).then_some(size),
         align: (align != UNKNOWN).then_some(align),
     };
-    let (event, _) = event(caller);
+    let (event, _) = event(caller, false);
     // SAFETY: the caller of free promises that nobody uses the object any more.
     if let Err(refusal) = unsafe { GUARD.release(addr, given, event) } {
         refused(Call::Free, addr, given, refusal, event);
@@ -180,7 +181,7 @@ pub(super) fn release(addr: usize, size: usize, align: usize, caller: Caller) {
 
 /// As [`release`], for a block that has moved.
 pub(super) fn released_by_realloc(addr: usize, caller: Caller) {
-    let (event, _) = event(caller);
+    let (event, _) = event(caller, false);
     // SAFETY: the caller of realloc promises that nobody uses the object any more.
     if let Err(refusal) = unsafe { GUARD.release(addr, Given::default(), event) } {
         refused(Call::Realloc, addr, Given::default(), refusal, event);
@@ -192,7 +193,7 @@ pub(super) fn size_of(call: Call, addr: usize, caller: Caller) -> usize {
     match GUARD.live(addr) {
         Some(record) => record.size,
         None => {
-            let (event, _) = event(caller);
+            let (event, _) = event(caller, false);
             refused(call, addr, Given::default(), Refusal::NotLive, event)
         }
     }
