@@ -77,6 +77,13 @@ pub fn fencepost_leak_check() -> c_int {
     front::print_leaks()
 }
 
+/// Looks at the bytes beside every guarded object in use, and reports those that were
+/// overwritten. Returns how many objects these belong to.
+#[must_use]
+pub fn fencepost_sweep() -> c_int {
+    c_int::try_from(front::sweep()).unwrap_or(c_int::MAX)
+}
+
 /// Compares the account of pages with the kernel's and prints the outcome to standard error.
 /// Returns the number of contradictions, -1 if `/proc` cannot be read.
 #[must_use]

@@ -113,6 +113,19 @@ impl Fencepost {
         front::leaks(tell)
     }
 
+    /// Looks at the bytes beside every guarded object in use, and reports on standard error those
+    /// that were overwritten. Returns how many objects these belong to.
+    ///
+    /// ```
+    /// #[global_allocator]
+    /// static A: fencepost::Fencepost = fencepost::Fencepost::new().guarded(1);
+    ///
+    /// assert_eq!(fencepost::Fencepost::sweep(), 0);
+    /// ```
+    pub fn sweep() -> usize {
+        front::sweep()
+    }
+
     /// All counters of the process's allocator, now.
     #[must_use]
     pub fn stats() -> Snapshot {
@@ -149,7 +162,7 @@ static IN_USE: AtomicBool = AtomicBool::new(false);
 #[cfg(not(miri))]
 extern "C" fn finish() {
     if IN_USE.load(Ordering::Relaxed) {
-        front::exit_leaks();
+        front::exit_guarded();
     }
 }
 

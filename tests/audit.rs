@@ -22,6 +22,7 @@ const C_NAMES: &[&str] = &[
     "cfree",
     "fencepost_audit",
     "fencepost_leak_check",
+    "fencepost_sweep",
     "free",
     "free_aligned_sized",
     "free_sized",

@@ -18,5 +18,7 @@ mod lab;
 mod machine;
 #[path = "guard_verdict/objects.rs"]
 mod objects;
+#[path = "guard_verdict/pool.rs"]
+mod pool;
 #[path = "guard_verdict/words.rs"]
 mod words;

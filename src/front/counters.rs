@@ -58,18 +58,38 @@ pub fn arena_snapshot(index: usize) -> Option<ArenaSnapshot> {
 }
 
 /// Prints to standard error what `FENCEPOST_GUARD`, `FENCEPOST_STATS` and `FENCEPOST_AUDIT` ask for:
-/// at exit.
+/// at exit. Aborts if bytes beside a guarded object were overwritten.
 pub fn exit_report() {
     if !is_started() {
         return;
     }
-    super::exit_leaks();
+    let damaged = report_guarded();
     if SETTINGS.get(Key::Audit) != 0 {
         super::print_audit();
     }
-    if SETTINGS.get(Key::Stats) == 0 {
-        return;
+    if SETTINGS.get(Key::Stats) != 0 {
+        print_statistics();
     }
+    if damaged {
+        crate::report::end();
+    }
+}
+
+/// As [`exit_report`], of what guard mode has to say alone.
+pub fn exit_guarded() {
+    if report_guarded() {
+        crate::report::end();
+    }
+}
+
+/// Reports what is wrong with guarded objects at exit; whether bytes beside one were overwritten.
+fn report_guarded() -> bool {
+    let damaged = super::guarding::last_sweep();
+    super::leaks::exit_leaks();
+    damaged != 0
+}
+
+fn print_statistics() {
     // SAFETY: an all-zero rusage is valid, and getrusage fills it in.
     let peak_rss = unsafe {
         let mut usage: libc::rusage = core::mem::zeroed();

@@ -6,7 +6,7 @@ use crate::config::{Key, Text};
 use crate::guard::desk::{Case, Desk, Style};
 use crate::guard::handler::{self, Witness};
 use crate::guard::verdict::{Given, Occasion};
-use crate::guard::{Refusal, of_call, of_canary};
+use crate::guard::{Damage, Record, Refusal, of_call, of_canary};
 use crate::os::PageState;
 use crate::os::signals::{Action, Trap};
 use crate::report::{Call, Line, Misuse};
@@ -127,4 +127,19 @@ pub(super) fn explain_call(
         .describe(&mut line);
         line.write_to(2);
     }
+}
+
+/// Explains that bytes beside an object were found overwritten; `stack` is who looked.
+pub(super) fn explain_damage(block: Record, damage: Damage, found: Occasion, stack: &[usize]) {
+    let here = 0u8;
+    let case = Case {
+        addr: Some(block.payload),
+        sp: core::hint::black_box(&raw const here).addr(),
+        stack,
+        signal: None,
+        page: KERNEL.state(block.payload),
+    };
+    DESK.explain(&GUARD, style(), &case, |_| {
+        Some(of_canary(block, damage, found))
+    });
 }

@@ -5,7 +5,7 @@ use super::process::{KERNEL, KEYS, SETTINGS, SHARED, enter};
 use super::{UNKNOWN, free};
 use crate::cache::{Cache, Thread};
 use crate::config::Key;
-use crate::guard::verdict::Given;
+use crate::guard::verdict::{Given, Occasion};
 use crate::guard::{Event, FRAMES, GuardTotals, Pool, Refusal, Side};
 use crate::os::{self, Caller, Kernel, Ledger, Region, with_caller};
 use crate::report::Call;
@@ -137,7 +137,7 @@ fn allocate(size: usize, align: usize, caller: Caller) -> *mut u8 {
     if !is_started() {
         return core::ptr::null_mut();
     }
-    let (event, seen) = event(caller);
+    let (event, seen) = event(caller, true);
     let side = match SETTINGS.get(Key::GuardAlign) {
         0 => Side::Right,
         1 => Side::Left,
@@ -149,8 +149,9 @@ fn allocate(size: usize, align: usize, caller: Caller) -> *mut u8 {
     KEYS.region.at(payload)
 }
 
-/// The event of a call, and how often its stack was seen before.
-fn event(caller: Caller) -> (Event, u32) {
+/// The event of a call, and how many allocations had its stack before; it is one more if it
+/// `counts`.
+fn event(caller: Caller, counts: bool) -> (Event, u32) {
     let cache = enter();
     GUARD.enter(SHARED.generation());
     super::faults::check();
@@ -159,7 +160,7 @@ fn event(caller: Caller) -> (Event, u32) {
     let sp = core::hint::black_box(&raw const here).addr();
     let bounds = os::stack::bounds_of_thread(sp);
     let count = os::stack::walk(caller.pc, caller.fp, bounds, &mut frames);
-    let (stack, seen) = GUARD.keep_stack(frames.get(..count).unwrap_or(&[]));
+    let (stack, seen) = GUARD.keep_stack(frames.get(..count).unwrap_or(&[]), counts);
     // SAFETY: the thread's own cache or a direct one, which is not written to.
     let thread = unsafe { Cache::thread(cache) };
     (GUARD.event(thread, stack), seen)
@@ -171,7 +172,7 @@ pub(super) fn release(addr: usize, size: usize, align: usize, caller: Caller) {
         size: (size != UNKNOWN).then_some(size),
         align: (align != UNKNOWN).then_some(align),
     };
-    let (event, _) = event(caller);
+    let (event, _) = event(caller, false);
     // SAFETY: the caller of free promises that nobody uses the object any more.
     if let Err(refusal) = unsafe { GUARD.release(addr, given, event) } {
         refused(Call::Free, addr, given, refusal, event);
@@ -180,7 +181,7 @@ pub(super) fn release(addr: usize, size: usize, align: usize, caller: Caller) {
 
 /// As [`release`], for a block that has moved.
 pub(super) fn released_by_realloc(addr: usize, caller: Caller) {
-    let (event, _) = event(caller);
+    let (event, _) = event(caller, false);
     // SAFETY: the caller of realloc promises that nobody uses the object any more.
     if let Err(refusal) = unsafe { GUARD.release(addr, Given::default(), event) } {
         refused(Call::Realloc, addr, Given::default(), refusal, event);
@@ -192,18 +193,35 @@ pub(super) fn size_of(call: Call, addr: usize, caller: Caller) -> usize {
     match GUARD.live(addr) {
         Some(record) => record.size,
         None => {
-            let (event, _) = event(caller);
+            let (event, _) = event(caller, false);
             refused(call, addr, Given::default(), Refusal::NotLive, event)
         }
     }
 }
 
-/// Looks at the bytes beside every guarded object in use; returns how many were overwritten.
+/// Looks at the bytes beside every guarded object in use, and reports those that were
+/// overwritten; returns how many objects these belong to.
 pub fn sweep() -> usize {
+    look_around(Occasion::Sweep)
+}
+
+/// As [`sweep`], at the end of the process.
+pub(super) fn last_sweep() -> usize {
+    look_around(Occasion::Exit)
+}
+
+fn look_around(occasion: Occasion) -> usize {
+    /// Reports of more would be of one and the same mistake.
+    const TOLD: usize = 20;
     enter();
     GUARD.enter(SHARED.generation());
     let mut found = 0;
-    GUARD.sweep(|_, _| found += 1);
+    GUARD.sweep(|record, damage| {
+        if found < TOLD {
+            super::faults::explain_damage(record, damage, occasion, &[]);
+        }
+        found += 1;
+    });
     found
 }
 

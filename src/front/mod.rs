@@ -17,9 +17,9 @@ mod resize;
 mod trace;
 
 pub use audit::{audit, print_audit};
-pub use counters::{arena_snapshot, exit_report, snapshot};
+pub use counters::{arena_snapshot, exit_guarded, exit_report, snapshot};
 pub use faults::wish;
-pub use leaks::{Leaks, exit_leaks, leaks, print_leaks};
+pub use leaks::{Leaks, leaks, print_leaks};
 pub use process::{Source, init, no_environment};
 pub use resize::realloc;
 pub use trace::{start as start_trace, stop as stop_trace};
@@ -110,11 +110,19 @@ pub fn is_guarded(p: *mut u8) -> bool {
 /// # Safety
 /// As for [`free`].
 pub unsafe fn free_by(p: *mut u8, caller: Caller) {
-    if guarded(p.addr()) {
-        return guarding::release(p.addr(), UNKNOWN, UNKNOWN, caller);
+    let (addr, Caller { pc, fp }) = (p.addr(), caller);
+    // SAFETY: the same contract; a chunk that was verified as used.
+    unsafe {
+        if guarded(addr) {
+            free_odd_from(addr, UNKNOWN, UNKNOWN, pc, fp);
+        } else if !trace::is_on() {
+            free(p, UNKNOWN, UNKNOWN);
+        } else if let Named::Chunk(..) = named(Call::Free, addr, caller) {
+            free_verified_from(addr, pc, fp);
+        } else {
+            free_odd_from(addr, UNKNOWN, UNKNOWN, pc, fp);
+        }
     }
-    // SAFETY: the same contract.
-    unsafe { free(p, UNKNOWN, UNKNOWN) }
 }
 
 with_caller! {

@@ -260,7 +260,12 @@ impl Record {
     }
 
     fn size(&mut self, size: usize) {
-        self.raw(b" ").hex(size).end();
+        // As C's `%#lx` has it.
+        if size == 0 {
+            self.raw(b" 0").end();
+        } else {
+            self.raw(b" ").hex(size).end();
+        }
     }
 
     fn end(&mut self) {

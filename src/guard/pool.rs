@@ -56,7 +56,7 @@ pub enum Refusal {
     NotLive,
     /// The caller believes in another size.
     Size,
-    /// The caller believes in a larger alignment.
+    /// The caller believes in another alignment.
     Align,
     /// Bytes beside the object were overwritten.
     Overwritten(Damage),
@@ -254,9 +254,10 @@ impl<O: Os + Copy + 'static> Pool<O> {
         }
     }
 
-    /// Keeps a stack for an [`Event`]; its number and how often it came before.
-    pub fn keep_stack(&self, frames: &[usize]) -> (StackId, u32) {
-        self.stacks.keep(&self.os, frames)
+    /// Keeps a stack for an [`Event`]; its number and how often one that
+    /// `counts` came before.
+    pub fn keep_stack(&self, frames: &[usize], counts: bool) -> (StackId, u32) {
+        self.stacks.keep(&self.os, frames, counts)
     }
 
     /// The return addresses of a stack, innermost first; how many were written.
@@ -374,7 +375,12 @@ impl<O: Os + Copy + 'static> Pool<O> {
         if given.size.is_some_and(|size| size != record.size) {
             return refuse(Refusal::Size);
         }
-        if given.align.is_some_and(|align| align > record.align) {
+        // Up to malloc's own alignment all are one.
+        let natural = crate::size::ALIGN;
+        if given
+            .align
+            .is_some_and(|align| align.max(natural) != record.align.max(natural))
+        {
             return refuse(Refusal::Align);
         }
         // SAFETY: the slot is ours now, and its pages are open.

@@ -47,8 +47,8 @@ impl Stacks {
     }
 
     /// Keeps a stack (the first [`FRAMES`] addresses of it, innermost first). Returns its number
-    /// and how often it was kept before. Number 0 if there is no room.
-    pub fn keep<O: Os>(&self, os: &O, frames: &[usize]) -> (StackId, u32) {
+    /// and how often it was kept before by a call that `counts`. Number 0 if there is no room.
+    pub fn keep<O: Os>(&self, os: &O, frames: &[usize], counts: bool) -> (StackId, u32) {
         let frames = frames.get(..FRAMES).unwrap_or(frames);
         if frames.is_empty() {
             return (StackId(0), 0);
@@ -58,15 +58,15 @@ impl Stacks {
             return (StackId(0), 0);
         };
         let first = bucket.load(Ordering::Acquire);
-        if let Some(found) = self.look(os, first, hash, frames) {
+        if let Some(found) = self.look(os, first, hash, frames, counts) {
             return found;
         }
         self.lock.lock();
         let now = bucket.load(Ordering::Acquire);
         // Somebody may have put it there meanwhile.
         let kept = self
-            .look(os, now, hash, frames)
-            .or_else(|| self.add(os, bucket, hash, frames));
+            .look(os, now, hash, frames, counts)
+            .or_else(|| self.add(os, bucket, hash, frames, counts));
         self.lock.unlock();
         kept.unwrap_or((StackId(0), 0))
     }
@@ -120,12 +120,15 @@ impl Stacks {
         mut at: u32,
         hash: u32,
         frames: &[usize],
+        counts: bool,
     ) -> Option<(StackId, u32)> {
         while let Some(entry) = self.entry(os, at) {
             if entry.is(hash, frames) {
                 return Some((
                     StackId(at),
-                    entry.half(COUNT).fetch_add(1, Ordering::Relaxed),
+                    entry
+                        .half(COUNT)
+                        .fetch_add(u32::from(counts), Ordering::Relaxed),
                 ));
             }
             at = entry.half(NEXT).load(Ordering::Relaxed);
@@ -140,6 +143,7 @@ impl Stacks {
         bucket: &AtomicU32,
         hash: u32,
         frames: &[usize],
+        counts: bool,
     ) -> Option<(StackId, u32)> {
         let words = HEAD + frames.len();
         let mut at = self.used.load(Ordering::Relaxed);
@@ -158,7 +162,9 @@ impl Stacks {
         }
         entry.set(0, u64::from(hash) << 32 | frames.len() as u64);
         let next = bucket.load(Ordering::Relaxed);
-        entry.half(COUNT).store(1, Ordering::Relaxed);
+        entry
+            .half(COUNT)
+            .store(u32::from(counts), Ordering::Relaxed);
         entry.half(NEXT).store(next, Ordering::Relaxed);
         bucket.store(id, Ordering::Release);
         Some((StackId(id), 0))

@@ -59,6 +59,7 @@ export! {
     malloc_trim(pad: usize) -> c_int;
     fencepost_audit() -> c_int;
     fencepost_leak_check() -> c_int;
+    fencepost_sweep() -> c_int;
     mtrace();
     muntrace();
 }

@@ -200,6 +200,19 @@ fn addresses_that_are_not_canonical_are_found_in_registers() {
 fn other_signals_are_not_ours() {
     let mut lab = Lab::new();
     let real = lab.access(0x5000_0000, Access::Read).expect_err("unmapped");
+    // The kernel's word for "no address" is 0.
+    let protection = Fault {
+        code: 128,
+        addr: Some(0),
+        ..real
+    };
+    let expected = Verdict::NotOurs {
+        addr: None,
+        pc: Some(0x40_1000),
+        signal: 11,
+        code: 128,
+    };
+    assert_eq!(of_fault(&protection, &Scene::NOWHERE), expected);
     // Sent with kill and tgkill; bounds, protection keys, tags.
     for (signal, code) in [(11, 0), (11, -6), (11, 3), (11, 4), (11, 9), (7, 1), (7, 3)] {
         let fault = Fault {
@@ -284,7 +297,7 @@ fn row_064_a_stack_that_has_run_out_is_named() {
 #[test]
 fn a_stack_in_an_object_runs_out_at_its_lower_end() {
     let wish = Wish {
-        size: 0x4000,
+        size: 0x4_0000,
         align: 16,
         side: Side::Right,
         state: SlotState::Live,
@@ -302,7 +315,8 @@ fn a_stack_in_an_object_runs_out_at_its_lower_end() {
             let block = Some(stack);
             assert_eq!(verdict, Verdict::StackOverflow { addr, block });
         }
-        for sp in [elsewhere, 0x7fff_0000_0000] {
+        // On another stack, or deep in this one.
+        for sp in [elsewhere, 0x7fff_0000_0000, addr + (64 << 10) + 1] {
             let verdict = of_fault(&stack_fault(&mut lab, addr, sp), &scene);
             assert!(matches!(verdict, Verdict::Underflow { by: 8, .. }));
         }

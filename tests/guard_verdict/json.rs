@@ -244,7 +244,7 @@ fn what_does_not_fit_is_left_out_and_the_rest_is_valid() {
     let (mut before, mut truncated) = (0, 0);
     let mut first = None;
     for room in 0..64 << 10 {
-        if room > 8 << 10 && room % 97 != 0 {
+        if room > 2 << 10 && room % 61 != 0 {
             continue;
         }
         let mut buffer = vec![0xaa; room];
@@ -273,7 +273,7 @@ fn what_does_not_fit_is_left_out_and_the_rest_is_valid() {
         truncated += usize::from(!complete);
     }
     assert!(first.is_some_and(|room| room <= 2048), "{first:?}");
-    assert!(truncated > 1000);
+    assert!(truncated > 300, "{truncated}");
     assert_eq!(before, 131, "64 KiB hold everything");
 }
 

@@ -319,6 +319,15 @@ fn between_two_objects_the_likelier_one_is_blamed() {
         named(wish(96, right, live), wish(4096, left, live), 2047),
         0
     );
+    // As near as can be: 2050 bytes from either.
+    assert_eq!(
+        named(wish(109, right, live), wish(4096, left, live), 2049),
+        0
+    );
+    assert_eq!(
+        named(wish(109, right, live), wish(4096, left, live), 2050),
+        1
+    );
     // A freed one must be much nearer.
     assert_eq!(
         named(wish(96, right, freed), wish(4096, left, live), 1000),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::support::{Outcome, Run, program};
 
 pub mod generate;
+pub mod plays;
 pub mod redis;
 
 /// Environment settings under which the preload has to behave alike.
@@ -22,6 +23,12 @@ pub const ALL: &[Variant] = &[
     &[("FENCEPOST_DEPOT", "0")],
     &[("MALLOC_ARENA_MAX", "1")],
 ];
+
+/// A play of [`plays`] at its whole length.
+#[allow(dead_code)] // Not by everyone who uses this module.
+pub fn whole(play: impl Fn(&mut Stage, &[PathBuf], u64)) -> impl Fn(&mut Stage, &[PathBuf]) {
+    move |stage, paths| play(stage, paths, 1)
+}
 
 /// One play of a program's script in an empty directory.
 pub struct Stage {
@@ -144,13 +151,21 @@ pub fn identical_unasked(
     variants: &[Variant],
     play: impl Fn(&mut Stage, &[PathBuf]),
 ) -> Option<(Vec<PathBuf>, Stage)> {
+    let everything = std::env::var_os("FENCEPOST_TEST_VARIANTS").is_some_and(|v| v == "all");
+    compare(needs, if everything { ALL } else { variants }, play)
+}
+
+/// Plays without the preload and under each of `variants`, and compares.
+#[track_caller]
+pub fn compare(
+    needs: &[&str],
+    variants: &[Variant],
+    play: impl Fn(&mut Stage, &[PathBuf]),
+) -> Option<(Vec<PathBuf>, Stage)> {
     let paths = needs
         .iter()
         .map(|n| program(n))
         .collect::<Option<Vec<_>>>()?;
-    let everything = std::env::var_os("FENCEPOST_TEST_VARIANTS").is_some_and(|v| v == "all");
-    let variants = if everything { ALL } else { variants };
-
     let mut without = Stage::new(None);
     play(&mut without, &paths);
     let volume: usize = without.seen.values().map(Vec::len).sum();

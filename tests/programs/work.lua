@@ -1,11 +1,12 @@
 -- Tables, strings, closures, coroutines; nothing depends on pairs' order.
 local seed = 11
+local part = tonumber(os.getenv("WORK_PART") or 1)
 local function number(limit)
   seed = (seed * 1103515245 + 12345) % 2147483648
   return seed // 16 % limit
 end
 local words, objects = {}, {}
-for i = 1, 40000 do
+for i = 1, 40000 // part do
   local word = string.rep(string.char(97 + number(26)), 1 + number(12)) .. number(500)
   words[word] = (words[word] or 0) + i
   objects[number(3000) + 1] = { id = i, word = word, data = { i, tostring(i) } }
@@ -19,13 +20,13 @@ local changed, hits = text:gsub("(%a+)(%d+)", "%2%1")
 print(hits, #changed, changed:sub(1, 60))
 local function tree(depth) if depth > 0 then return { tree(depth - 1), tree(depth - 1) } end end
 local function size(node) return node and 1 + size(node[1]) + size(node[2]) or 0 end
-for _ = 1, 3 do print(size(tree(13))) end
+for _ = 1, 3 do print(size(tree(part == 1 and 13 or 8))) end
 local producers = {}
-for i = 1, 500 do
+for i = 1, 500 // part do
   producers[i] = coroutine.wrap(function() for j = 1, 20 do coroutine.yield(("%d-%d"):format(i, j)) end end)
 end
 local length = 0
-for _ = 1, 20 do for i = 1, 500 do length = length + #producers[i]() end end
+for _ = 1, 20 do for i = 1, 500 // part do length = length + #producers[i]() end end
 print(length)
 local buffer = ""
 for i = 1, 600 do buffer = buffer .. string.rep("x", i) end

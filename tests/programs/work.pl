@@ -2,9 +2,10 @@
 use strict;
 use warnings;
 my $seed = 7;
+my $part = $ENV{WORK_PART} || 1;
 sub number { $seed = ($seed * 1103515245 + 12345) % 2147483648; return $seed >> 4 }
 my (%count, @rows);
-for my $i (1 .. 30000) {
+for my $i (1 .. 30000 / $part) {
     my $n = number();
     my $word = join '', map { chr(97 + ($n >> $_) % 26) } 0 .. $n % 9;
     $count{$word}{$n % 17} += $i;
@@ -18,12 +19,12 @@ my $hits = () = $text =~ /^([a-m]+)[n-z]*:(\d+)/mg;
 (my $changed = $text) =~ s/(\d)(\d+)/$2$1/g;
 $changed =~ tr/a-z/n-za-m/;
 print "$hits hits, ", length($changed), " bytes, ", unpack('%32C*', $changed), "\n";
-my @closures = map { my $k = $_; sub { return $k * shift() } } 1 .. 5000;
+my @closures = map { my $k = $_; sub { return $k * shift() } } 1 .. 5000 / $part;
 my $sum = 0;
 $sum += $closures[$_]->($_) for 0 .. $#closures;
 print "sum $sum\n";
 my $grown = '';
-$grown .= 'abc' x (number() % 300) for 1 .. 4000;
+$grown .= 'abc' x (number() % 300) for 1 .. 4000 / $part;
 print length($grown), ' ', unpack('%32C*', $grown), "\n";
 @rows = @sorted = ();
 pipe(my $reader, my $writer) or die;

@@ -59,3 +59,14 @@ pub fn cli() -> &'static Path {
         target_dir().join("release/fencepost")
     })
 }
+
+/// The number of objects that were guarded, as the statistics on `stderr` say, over all
+/// processes that printed some.
+pub fn guarded_objects(stderr: &str) -> u64 {
+    stderr
+        .lines()
+        .filter_map(|line| line.trim_start().strip_prefix("guarded"))
+        .filter_map(|line| line.split_once(" objects"))
+        .map(|(number, _)| number.trim().parse::<u64>().expect("a number"))
+        .sum()
+}

@@ -6,6 +6,7 @@
 //! that noise is called better or worse.
 
 mod allocators;
+mod guard;
 mod inputs;
 mod measure;
 mod peers;
@@ -86,6 +87,8 @@ struct Arguments {
 enum Action {
     /// Build the peers that come from crates, and print what can be had
     Peers,
+    /// Compare the guard mode with the tools that find heap errors
+    Guard(guard::Options),
 }
 
 /// Where things lie.
@@ -174,9 +177,16 @@ impl Layout {
 fn run(arguments: &Arguments) -> Result<bool> {
     let layout = Layout::find()?;
     let peers = layout.work.join("peers");
-    if let Some(Action::Peers) = arguments.command {
-        peers::build_all(&layout.root.join("benches/compare/peers"), &peers)?;
-        return Ok(true);
+    match &arguments.command {
+        Some(Action::Peers) => {
+            peers::build_all(&layout.root.join("benches/compare/peers"), &peers)?;
+            return Ok(true);
+        }
+        Some(Action::Guard(options)) => {
+            guard::compare(options, &layout)?;
+            return Ok(true);
+        }
+        None => {}
     }
     let report = match &arguments.from {
         Some(path) => serde_json::from_slice(&std::fs::read(path)?)

@@ -252,11 +252,14 @@ impl<O: Os + Copy + 'static> Pool<O> {
         if need <= from {
             return true;
         }
-        let whole = 1usize << self.region_bits();
         // Not `clamp`, which may panic.
         #[allow(clippy::manual_clamp)]
         let step = from.max(LEAST_STEP).min(MOST_STEP);
-        let generous = align_up(need.max(from + step), self.os.page_size()).min(whole);
+        // Whole slots: none is half guarded by advice and half without access.
+        let stride = self.stride(slot.class);
+        let more = step.checked_div(stride).unwrap_or(0);
+        let left = self.room(slot.class).saturating_sub(slot.index + 1);
+        let generous = need + more.min(left) * stride;
         for to in [generous, need] {
             // SAFETY: addresses of the pool that nobody uses yet.
             let done = unsafe {
