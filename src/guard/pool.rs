@@ -476,7 +476,9 @@ impl<O: Os + Copy + 'static> Pool<O> {
         };
         let stride = self.stride(class);
         let index = offset.checked_div(stride).unwrap_or(0);
-        let before = index.checked_sub(1).and_then(record);
+        // Behind the slots that were ever used the last of them is the nearest.
+        let nearest = |index: usize| record(index.min(self.used(class).checked_sub(1)?));
+        let before = index.checked_sub(1).and_then(nearest);
         if offset - index * stride < page << class {
             Slots {
                 inside: record(index),
@@ -486,7 +488,7 @@ impl<O: Os + Copy + 'static> Pool<O> {
         } else {
             Slots {
                 inside: None,
-                below: record(index),
+                below: nearest(index),
                 above: record(index + 1),
             }
         }
