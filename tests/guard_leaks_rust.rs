@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::process::{Command, ExitCode, Output};
+use std::rc::Rc;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 
@@ -40,10 +41,10 @@ fn lose(how: impl FnOnce()) {
 fn ring() {
     struct Node {
         _payload: [u8; 700],
-        other: RefCell<Option<Arc<Node>>>,
+        other: RefCell<Option<Rc<Node>>>,
     }
     let node = || {
-        Arc::new(Node {
+        Rc::new(Node {
             _payload: [0; 700],
             other: RefCell::new(None),
         })
