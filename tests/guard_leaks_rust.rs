@@ -17,23 +17,14 @@ static ALLOCATOR: Fencepost = Fencepost::new().guarded(1);
 /// What says that this is the program that loses something.
 const CHILD: &str = "LEAKS_OF_A_RUST_PROGRAM";
 
-/// Overwrites what calls have left below.
-#[inline(never)]
-fn wipe() {
-    let dead = [0u8; 32 << 10];
-    std::hint::black_box(&dead);
-}
-
 #[inline(never)]
 fn forget(size: usize) {
     std::mem::forget(std::hint::black_box(vec![1u8; size]));
 }
 
-/// Calls what loses something, and leaves nothing of it on the stack.
-#[inline(never)]
-fn lose(how: impl FnOnce()) {
-    how();
-    wipe();
+/// Loses something in a thread, which takes its stack and registers along.
+fn lose(how: impl FnOnce() + Send + 'static) {
+    thread::spawn(how).join().expect("the thread ends");
 }
 
 /// Two blocks that own each other.
