@@ -326,7 +326,7 @@ fn single(name: &str) {
         }
         // A C string whose zero is missing.
         "unended" => {
-            let mut text = vec![b'x'; 64];
+            let mut text = Box::new([b'x'; 64]);
             if good {
                 text[63] = 0;
             }
@@ -347,11 +347,10 @@ fn single(name: &str) {
             drop(list);
         }
         "lost" => {
-            let object = ManuallyDrop::new(Box::new([1u8; 48]));
-            if good {
-                drop(ManuallyDrop::into_inner(object));
-            } else {
-                std::mem::forget(black_box(object));
+            let object = black_box(Box::new([1u8; 48]));
+            match good {
+                true => drop(object),
+                false => std::mem::forget(object),
             }
             wash();
         }
