@@ -286,6 +286,16 @@ fn tie(untie: bool) {
 }
 
 #[inline(never)]
+fn lose(give_back: bool) {
+    let object = black_box(Box::new([1u8; 48]));
+    match give_back {
+        true => drop(object),
+        false => std::mem::forget(object),
+    }
+}
+
+/// Over what the functions above left on the stack.
+#[inline(never)]
 fn wash() {
     black_box([0u8; 8192]);
 }
@@ -346,14 +356,7 @@ fn single(name: &str) {
                 as usize);
             drop(list);
         }
-        "lost" => {
-            let object = black_box(Box::new([1u8; 48]));
-            match good {
-                true => drop(object),
-                false => std::mem::forget(object),
-            }
-            wash();
-        }
+        "lost" => lose(good),
         "reachable" => {
             let object = Box::into_raw(Box::new([1u8; 48]));
             KEPT.store(object, Ordering::Relaxed);
@@ -361,10 +364,7 @@ fn single(name: &str) {
                 drop(unsafe { Box::from_raw(KEPT.swap(std::ptr::null_mut(), Ordering::Relaxed)) });
             }
         }
-        "cycle" => {
-            tie(good);
-            wash();
-        }
+        "cycle" => tie(good),
         // Another owner's memory in a box.
         "on-stack" => {
             let mut local = [0u64; 16];
@@ -401,7 +401,10 @@ fn main() {
     match args.first().map(String::as_str) {
         Some("access") if args.len() == 8 => access(&args[1..]),
         Some("layout") if args.len() == 8 => layout(&args[1..]),
-        Some("single") if args.len() == 2 => single(&args[1]),
+        Some("single") if args.len() == 2 => {
+            single(&args[1]);
+            wash();
+        }
         _ => {
             eprintln!("driver: wrong arguments");
             exit(90);
