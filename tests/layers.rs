@@ -145,10 +145,9 @@ const LAW: Law = Law {
         "sync/futex.rs",
     ],
     statics: &[
-        // The thread's word and its exit hook, here and on targets without
+        // The exit hook of threads, and their word on targets without
         // initial-exec TLS.
         ("cache/slot.rs", "EXIT_KEY"),
-        ("cache/slot.rs", "WORD"),
         ("cache/slot.rs", "KEY"),
         // The process's state.
         ("front/process.rs", "KERNEL"),
@@ -191,10 +190,10 @@ const LAW: Law = Law {
         // What the C library and the kernel tell once.
         ("os/process.rs", "PAGE_SIZE"),
         ("os/process.rs", "environ"),
-        // Where the main thread's stack lies; how deep a thread's own was found to be.
+        // Where the main thread's stack lies; every thread's own words.
         ("os/stack.rs", "MAIN_LOW"),
         ("os/stack.rs", "MAIN_HIGH"),
-        ("os/stack.rs", "DEPTH"),
+        ("os/stack.rs", "WORDS"),
         // Where threads that are held still meet who stops them.
         ("os/stop.rs", "PLACE"),
         // Standard error, kept for the statistics at exit.

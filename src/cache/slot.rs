@@ -91,18 +91,8 @@ mod late {
 
 #[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)))]
 mod tls {
-    use core::cell::UnsafeCell;
-
-    #[repr(C)]
-    struct Word(UnsafeCell<usize>);
-
-    // SAFETY: never accessed as the static it seems to be: only through its TLS symbol, of
-    // which each thread has its own copy.
-    unsafe impl Sync for Word {}
-
-    // The section makes it thread-local: the linker gives every thread a zeroed word.
-    #[unsafe(link_section = ".tbss.fencepost")]
-    static WORD: Word = Word(UnsafeCell::new(0));
+    // The first of the thread's words.
+    use crate::os::stack::WORDS;
 
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
@@ -114,7 +104,7 @@ mod tls {
                 "mov {0}, qword ptr [rip + {1}@GOTTPOFF]",
                 "mov {0}, qword ptr fs:[{0}]",
                 out(reg) word,
-                sym WORD,
+                sym WORDS,
                 options(pure, readonly, nostack, preserves_flags),
             );
         }
@@ -130,7 +120,7 @@ mod tls {
                 "mov {0}, qword ptr [rip + {1}@GOTTPOFF]",
                 "mov qword ptr fs:[{0}], {2}",
                 out(reg) _,
-                sym WORD,
+                sym WORDS,
                 in(reg) word,
                 options(nostack, preserves_flags),
             );
@@ -150,7 +140,7 @@ mod tls {
                 "add {0}, {0}, {1}",
                 out(reg) place,
                 out(reg) _,
-                sym WORD,
+                sym WORDS,
                 options(pure, readonly, nostack, preserves_flags),
             );
         }

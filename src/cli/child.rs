@@ -164,7 +164,7 @@ impl Child {
         let mut info = MaybeUninit::zeroed();
         let limit = limit.map(|limit| libc::timespec {
             tv_sec: limit.as_secs() as libc::time_t,
-            tv_nsec: limit.subsec_nanos().into(),
+            tv_nsec: limit.subsec_nanos() as libc::c_long,
         });
         let limit = limit.as_ref().map_or(ptr::null(), ptr::from_ref);
         // SAFETY: all three point at values that live until the call returns; null means for ever.

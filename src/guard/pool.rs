@@ -211,9 +211,14 @@ impl<O: Os + Copy + 'static> Pool<O> {
         let Ok(at) = self.os.map(0, page, Prot::ReadWrite) else {
             return false;
         };
+        let byte = self.os.region().at(at);
         // SAFETY: a page of our own.
         unsafe {
-            let has = self.os.guard(at, page).is_ok();
+            // Emulators say yes to any advice: that a guard was there is seen from what is gone.
+            byte.write_volatile(1);
+            let has = self.os.guard(at, page).is_ok()
+                && self.os.unguard(at, page).is_ok()
+                && byte.read_volatile() == 0;
             let _ = self.os.unmap(at, page);
             has
         }
@@ -476,7 +481,9 @@ impl<O: Os + Copy + 'static> Pool<O> {
         };
         let stride = self.stride(class);
         let index = offset.checked_div(stride).unwrap_or(0);
-        let before = index.checked_sub(1).and_then(record);
+        // Behind the slots that were ever used the last of them is the nearest.
+        let nearest = |index: usize| record(index.min(self.used(class).checked_sub(1)?));
+        let before = index.checked_sub(1).and_then(nearest);
         if offset - index * stride < page << class {
             Slots {
                 inside: record(index),
@@ -486,7 +493,7 @@ impl<O: Os + Copy + 'static> Pool<O> {
         } else {
             Slots {
                 inside: None,
-                below: record(index),
+                below: nearest(index),
                 above: record(index + 1),
             }
         }

@@ -159,6 +159,38 @@ pub fn is_readable(addr: usize) -> bool {
     refused == Err(OsError(libc::EINVAL))
 }
 
+/// What every thread has of its own, in initial-exec thread-local storage. All of it is one
+/// variable: GNU ld for aarch64 gives all that begin in one section the place of the first.
+///
+/// A signal handler may come in between at any time: what is known of the stack only ever falls
+/// back to what was also true.
+#[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)))]
+#[repr(C)]
+#[derive(Debug)]
+pub struct Words {
+    /// The pointer to the thread's cache, whose owner is [`crate::cache`]. It stands first.
+    cache: AtomicUsize,
+    /// All from here to the thread pointer is readable; 0: nothing is known.
+    known: AtomicUsize,
+    /// The stack's end, once it was met; 0: not yet.
+    floor: AtomicUsize,
+    chain: Chain,
+}
+
+/// Never accessed as the static that it seems to be: only through its TLS symbol. The section
+/// makes it thread-local: the linker gives every thread zeroed words.
+#[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)))]
+#[unsafe(link_section = ".tbss.fencepost")]
+pub static WORDS: Words = Words {
+    cache: AtomicUsize::new(0),
+    known: AtomicUsize::new(0),
+    floor: AtomicUsize::new(0),
+    chain: Chain {
+        context: AtomicUsize::new(0),
+        level: AtomicUsize::new(0),
+    },
+};
+
 /// Two words of every thread: which signal a handler is passing on to other handlers.
 #[repr(C)]
 #[derive(Debug)]
@@ -253,46 +285,15 @@ fn one_page(sp: usize) -> Bounds {
     not(miri)
 ))]
 mod own {
-    use super::{Bounds, Chain, PROBES, is_readable, one_page, page_size};
-    use crate::sync::overlay::{AtomicUsize, Ordering::Relaxed};
+    use super::{Bounds, Chain, PROBES, WORDS, Words, is_readable, one_page, page_size};
+    use crate::sync::overlay::Ordering::Relaxed;
 
-    /// What is known of a thread's own stack. A signal handler may come in between at any time:
-    /// the words only ever fall back to what was also true.
-    #[repr(C)]
-    struct Depth {
-        /// All from here to the thread pointer is readable; 0: nothing is known.
-        known: AtomicUsize,
-        /// The stack's end, once it was met; 0: not yet.
-        floor: AtomicUsize,
-        /// For handlers of signals, see [`super::Chain`].
-        chain: Chain,
-    }
-
-    // Never accessed as the static it seems to be: only through its TLS symbol. The section
-    // makes it thread-local: the linker gives every thread zeroed words.
-    #[unsafe(link_section = ".tbss.fencepost")]
-    static DEPTH: Depth = Depth {
-        known: AtomicUsize::new(0),
-        floor: AtomicUsize::new(0),
-        chain: Chain {
-            context: AtomicUsize::new(0),
-            level: AtomicUsize::new(0),
-        },
-    };
-
-    #[inline]
-    pub fn chain() -> Option<&'static Chain> {
-        // SAFETY: this thread's words, which nobody else accesses otherwise than atomically; the
-        // reference is not given to other threads.
-        Some(unsafe { &(*place().1).chain })
-    }
-
-    /// The thread pointer, and this thread's copy of the words.
+    /// The thread pointer, and this thread's words.
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    fn place() -> (usize, *const Depth) {
+    fn place() -> (usize, *const Words) {
         let pointer: usize;
-        let depth: *const Depth;
+        let words: *const Words;
         // SAFETY: reads the thread pointer and computes the copy's address by the initial-exec
         // sequence.
         unsafe {
@@ -301,20 +302,20 @@ mod own {
                 "mov {1}, qword ptr [rip + {2}@GOTTPOFF]",
                 "add {1}, {0}",
                 out(reg) pointer,
-                out(reg) depth,
-                sym DEPTH,
+                out(reg) words,
+                sym WORDS,
                 options(pure, readonly, nostack),
             );
         }
-        (pointer, depth)
+        (pointer, words)
     }
 
-    /// The thread pointer, and this thread's copy of the words.
+    /// The thread pointer, and this thread's words.
     #[cfg(target_arch = "aarch64")]
     #[inline(always)]
-    fn place() -> (usize, *const Depth) {
+    fn place() -> (usize, *const Words) {
         let pointer: usize;
-        let depth: *const Depth;
+        let words: *const Words;
         // SAFETY: reads the thread pointer and computes the copy's address by the initial-exec
         // sequence.
         unsafe {
@@ -324,21 +325,28 @@ mod own {
                 "ldr {1}, [{1}, :gottprel_lo12:{2}]",
                 "add {1}, {1}, {0}",
                 out(reg) pointer,
-                out(reg) depth,
-                sym DEPTH,
+                out(reg) words,
+                sym WORDS,
                 options(pure, readonly, nostack, preserves_flags),
             );
         }
-        (pointer, depth)
+        (pointer, words)
+    }
+
+    #[inline]
+    pub fn chain() -> Option<&'static Chain> {
+        // SAFETY: this thread's words, which nobody else accesses otherwise than atomically; the
+        // reference is not given to other threads.
+        Some(unsafe { &(*place().1).chain })
     }
 
     #[inline]
     pub fn bounds(sp: usize) -> Bounds {
-        let (pointer, depth) = place();
+        let (pointer, words) = place();
         // SAFETY: this thread's words, which nobody else accesses otherwise than atomically.
-        let depth = unsafe { &*depth };
-        let known = depth.known.load(Relaxed);
-        if sp >= pointer || sp < depth.floor.load(Relaxed) {
+        let words = unsafe { &*words };
+        let known = words.known.load(Relaxed);
+        if sp >= pointer || sp < words.floor.load(Relaxed) {
             return one_page(sp);
         }
         if known != 0 && sp >= known {
@@ -347,15 +355,15 @@ mod own {
                 high: pointer & !(super::WORD - 1),
             };
         }
-        deeper(sp, pointer, depth)
+        deeper(sp, pointer, words)
     }
 
     /// Probes downwards from what is known. A hole is the end of the stack.
     #[cold]
     #[inline(never)]
-    fn deeper(sp: usize, pointer: usize, depth: &Depth) -> Bounds {
+    fn deeper(sp: usize, pointer: usize, words: &Words) -> Bounds {
         let page = page_size();
-        let mut known = depth.known.load(Relaxed);
+        let mut known = words.known.load(Relaxed);
         if known == 0 {
             known = pointer & !(page - 1);
         }
@@ -364,12 +372,12 @@ mod own {
                 break;
             }
             if !is_readable(known - page) {
-                depth.floor.store(known, Relaxed);
+                words.floor.store(known, Relaxed);
                 break;
             }
             known -= page;
         }
-        depth.known.store(known, Relaxed);
+        words.known.store(known, Relaxed);
         if sp < known {
             return one_page(sp);
         }

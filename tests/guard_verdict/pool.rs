@@ -176,3 +176,20 @@ fn the_pool_on_kernel_guards_is_explained() {
 fn the_pool_on_mprotect_is_explained() {
     try_pool(false);
 }
+
+/// Far behind everything that was ever allocated it is still known what is the nearest.
+#[test]
+fn a_long_jump_is_blamed_on_the_last_object_before_it() {
+    for size in [100, 5000, 40_000] {
+        let (account, pool) = pool(false);
+        let event = pool.event(1, StackId(1));
+        let payload = pool.allocate(size, 16, Side::Right, event);
+        let block = pool.live(payload).expect("it is in use");
+        for by in [8192, 20_000, 77_777, 1_000_000] {
+            let addr = block.end() + by;
+            assert!(!is_there(addr));
+            let said = of_fault(&fault(addr, false), &scene(account, &pool, addr));
+            assert_eq!(said, blaming(block, addr, Access::Read));
+        }
+    }
+}

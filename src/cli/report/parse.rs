@@ -146,6 +146,9 @@ pub struct Report {
     /// Of a leak: whether something points at it still. Of all leaks: how much that is.
     #[serde(default)]
     pub reachable: Option<Value>,
+    /// It had no room for whole stacks or names.
+    #[serde(default)]
+    pub truncated: bool,
 }
 
 impl Report {

@@ -58,6 +58,9 @@ impl Printer<'_> {
                 self.event(&mut text, what, event, now, false);
             }
         }
+        if report.truncated {
+            text.push_str("  (stacks or names were too long and are cut short)\n");
+        }
         text
     }
 

@@ -6,7 +6,6 @@ use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::OnceLock;
 
 use support::reports::{line_of, succeed};
 use support::{Bench, FENCEPOST, text};
@@ -83,17 +82,14 @@ fn main() {
 "#;
 
 /// The preload library, built as users build it.
-fn library() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--release", "--quiet", "-p", "fencepost-preload"]);
-        cargo.arg("--target-dir").arg(target);
-        cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
-        succeed(cargo.env_remove("RUSTFLAGS"));
-        target.join("release/libfencepost.so")
-    })
+fn library() -> PathBuf {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--release", "--quiet", "-p", "fencepost-preload"]);
+    cargo.arg("--target-dir").arg(target);
+    cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
+    succeed(cargo.env_remove("RUSTFLAGS"));
+    target.join("release/libfencepost.so")
 }
 
 fn guarded(program: &Path, argument: &str) -> Output {

@@ -143,13 +143,15 @@ fn what_is_no_report_is_refused_by_its_line_and_nothing_else_is_lost() {
 fn a_report_cannot_speak_to_the_terminal() {
     let mut odd = report(&[json!({"pc": "0x1", "module": "/a\u{1b}[2Jb", "offset": "0x1"})]);
     odd["message"] = "m\u{1b}]0;x\u{7}\nfencepost: forged".into();
+    odd["truncated"] = true.into();
     odd["fault"]["name"] = "t\u{9b}".into();
     let printed = explained(&[], odd.to_string());
     assert!(
         printed.chars().all(|c| c == '\n' || !c.is_control()),
         "{printed:?}"
     );
-    assert_eq!(printed.lines().count(), 3);
+    assert_eq!(printed.lines().count(), 4);
+    assert!(printed.ends_with("  (stacks or names were too long and are cut short)\n"));
 }
 
 #[test]
