@@ -294,10 +294,9 @@ fn lose(give_back: bool) {
     }
 }
 
-/// Over what the functions above left on the stack.
-#[inline(never)]
-fn wash() {
-    black_box([0u8; 8192]);
+/// Where nothing of it stays on the main thread's stack.
+fn in_thread(act: impl FnOnce() + Send + 'static) {
+    std::thread::spawn(act).join().expect("it ends");
 }
 
 static KEPT: AtomicPtr<[u8; 48]> = AtomicPtr::new(std::ptr::null_mut());
@@ -356,7 +355,7 @@ fn single(name: &str) {
                 as usize);
             drop(list);
         }
-        "lost" => lose(good),
+        "lost" => in_thread(move || lose(good)),
         "reachable" => {
             let object = Box::into_raw(Box::new([1u8; 48]));
             KEPT.store(object, Ordering::Relaxed);
@@ -364,7 +363,7 @@ fn single(name: &str) {
                 drop(unsafe { Box::from_raw(KEPT.swap(std::ptr::null_mut(), Ordering::Relaxed)) });
             }
         }
-        "cycle" => tie(good),
+        "cycle" => in_thread(move || tie(good)),
         // Another owner's memory in a box.
         "on-stack" => {
             let mut local = [0u64; 16];
@@ -401,10 +400,7 @@ fn main() {
     match args.first().map(String::as_str) {
         Some("access") if args.len() == 8 => access(&args[1..]),
         Some("layout") if args.len() == 8 => layout(&args[1..]),
-        Some("single") if args.len() == 2 => {
-            single(&args[1]);
-            wash();
-        }
+        Some("single") if args.len() == 2 => single(&args[1]),
         _ => {
             eprintln!("driver: wrong arguments");
             exit(90);
