@@ -34,7 +34,7 @@
 //! # A free comes back
 //!
 //! 1. [`os::Extents`] says whether the pointer is aligned and lies in heap memory: one load and a
-//!    compare, before any head is read. (Guard mode's pool will be outside, so it costs nothing.)
+//!    compare, before any head is read. (Guard mode's pool lies outside, so it costs nothing.)
 //! 2. The chunk's tag, keyed over address, size, flags and state, must say *used*. Anything else
 //!    ends in one line that names the misuse ([`report`]).
 //! 3. The chunk is pushed on the thread's magazine. A full one becomes the spare, the old spare
@@ -46,7 +46,7 @@
 //! # Every page is accounted for
 //!
 //! Under the allocator lies a pure model of virtual memory ([`mmu`]): addresses, page tables, TLB,
-//! frames, swap, areas, faults. It serves three ways, and one more to come:
+//! frames, swap, areas, faults. It serves three ways, and a trace's replay is to come:
 //!
 //! - [`os::Ledger`] is what the process runs on: the kernel's calls, each mirrored in a tree with a
 //!   state for every page ([`mmu::states`]). The heap notes what becomes of whole pages (handed
@@ -61,6 +61,33 @@
 //!
 //! That the model is Linux is shown by running it beside Linux: random memory calls on both, and
 //! on a second, naive model that shares nothing with the first but types (`tests/kernel_model.rs`).
+//!
+//! # Every error explained
+//!
+//! In guard mode ([`guard`]) an object lies on pages of its own, its end (or beginning) against a
+//! page that nobody may access. All allocations are guarded, or one in N at random, which costs
+//! the hit path one jump that is not taken: the word that counts pops starts so that it overflows
+//! when a sample is due.
+//!
+//! - [`guard::Pool`] has one region of addresses per power of two of pages. What is not open is
+//!   guard, by `MADV_GUARD_INSTALL` (no mapping per guard), else without access. A freed object's
+//!   pages become guards at once; their addresses rest until enough others do. The bytes beside an
+//!   object are a canary. What cannot be guarded is served as always, and counted.
+//! - Every allocation and free leaves an [`Event`](guard::Event): operation number, thread, and
+//!   call stack, walked by frame pointers from the user's own frame, which the exported functions
+//!   hand on ([`os::Caller`]).
+//! - A fault or a refused call is judged by a pure function over page states, records and the
+//!   kernel's listing ([`guard::of_fault`], [`guard::of_call`]): that function is tested against
+//!   the model, which makes the same accesses. [`guard::handler`] says how the handler of SIGSEGV
+//!   and SIGBUS lives beside the program's own, and why the same instruction then faults again.
+//! - At exit the canaries are looked at once more, and blocks that nothing leads to are reported
+//!   ([`front::leaks`]). `mtrace()` writes the C library's format.
+//! - Reports go to standard error with raw addresses, and as JSON to a file; names and lines are
+//!   put in by the `fencepost` command, in another process.
+//!
+//! What the kernel does on the program's behalf (`read` into a guard) raises no signal: it returns
+//! EFAULT or a short count, and only the canary tells of what it wrote before. Reads inside the
+//! alignment's slack are seen by nobody unless the other side is chosen.
 //!
 //! # Promises
 //!
@@ -87,7 +114,7 @@
 //! | 4 | [`bins`] | where free chunks wait |
 //! | 5 | [`heap`] | ptmalloc's algorithm over one set of segments |
 //! | 6 | [`arena`] | heaps behind locks, the depot, mapped chunks |
-//! | 7 | [`cache`], `guard` (planned) | the per-thread cache; the debug pool |
+//! | 7 | [`cache`], [`guard`] | the per-thread cache; the debug pool and its diagnosis |
 //! | 8 | [`front`], [`stats`] | who serves a request; counters |
 //! | 9 | [`global`], [`abi`] | `GlobalAlloc`; C semantics as Rust functions |
 //! | 10 | `src/preload`, `src/cli` | exported C names; the command line |

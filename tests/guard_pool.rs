@@ -413,11 +413,14 @@ fn a_child_forgets_what_somebody_had_in_hands() {
     assert_ne!(get(&pool, 100, 16, Side::Right), freed);
 }
 
+/// Damages a pool whose objects are given.
+type Break<'b> = &'b dyn Fn(&Ground<Kernel>, &Guards, &[usize]);
+
 /// Each invariant is broken on purpose, and must be named.
 #[test]
 fn the_checker_names_what_is_broken() {
     let slot = SlotIndex { class: 0, index: 1 };
-    let check = |break_it: &dyn Fn(&Ground<Kernel>, &Guards, &[usize])| {
+    let check = |break_it: Break<'_>| {
         let ground = ground();
         let pool = pool(&ground);
         let mut objects: Vec<usize> = (0..4).map(|_| get(&pool, 100, 16, Side::Right)).collect();

@@ -292,10 +292,12 @@ fn report(search: &mut Search<Account>, silent: usize, tell: bool) -> Result<Lea
     }
     let mut groups = search.groups()?;
     let snapshot = Snapshot::take();
+    let sink = tell.then(open_report).flatten();
     let mut teller = Teller {
         snapshot: snapshot.as_ref(),
-        sink: tell.then(open_report).flatten(),
-        text: tell && SETTINGS.get(Key::GuardText) != 0,
+        // What cannot be filed is told at least.
+        text: tell && (SETTINGS.get(Key::GuardText) != 0 || sink.is_none()),
+        sink,
         told: 0,
         complete: leaks.complete,
     };

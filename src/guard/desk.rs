@@ -221,15 +221,17 @@ impl Papers {
             sampled: style.sampled,
         };
         let names = Index { pool, modules };
-        if style.text {
-            text::Writer::new(&names, line, &mut |line| crate::report::write(2, line))
-                .report(&verdict, &incident);
-        }
+        let mut filed = false;
         if !style.file.is_empty() {
             let bytes = json::report(&verdict, &incident, &names, report);
             let mut path = Line::over(&mut line[..]);
             expand(style.file, incident.process, &mut path);
-            append(path.as_bytes(), bytes);
+            filed = append(path.as_bytes(), bytes);
+        }
+        // A program that has dropped its rights, or changed its root, may not reach the file.
+        if style.text || !filed {
+            text::Writer::new(&names, line, &mut |line| crate::report::write(2, line))
+                .report(&verdict, &incident);
         }
         true
     }

@@ -153,10 +153,11 @@ pub fn link_target(link: &core::ffi::CStr, into: &mut [u8]) -> usize {
 }
 
 /// Appends bytes to a file with one call, and makes the file if there is none. `path` ends with a
-/// zero byte, without which nothing happens; errors are ignored: there is nobody to tell.
-pub fn append(path: &[u8], bytes: &[u8]) {
+/// zero byte, without which nothing happens. Whether all of them were written.
+#[must_use]
+pub fn append(path: &[u8], bytes: &[u8]) -> bool {
     let Ok(path) = core::ffi::CStr::from_bytes_with_nul(path) else {
-        return;
+        return false;
     };
     let flags = libc::O_WRONLY | libc::O_APPEND | libc::O_CREAT | libc::O_CLOEXEC;
     let at = libc::AT_FDCWD as usize;
@@ -164,7 +165,7 @@ pub fn append(path: &[u8], bytes: &[u8]) {
     let args = [at, path, flags as usize, 0o644, 0, 0];
     // SAFETY: the path is a string that ends with zero.
     let Ok(file) = unsafe { system_call(libc::SYS_openat, args) }.map(File) else {
-        return;
+        return false;
     };
     let args = [
         file.0,
@@ -175,7 +176,8 @@ pub fn append(path: &[u8], bytes: &[u8]) {
         0,
     ];
     // SAFETY: the bytes are ours to read.
-    let _ = unsafe { system_call(libc::SYS_write, args) };
+    let written = unsafe { system_call(libc::SYS_write, args) };
+    written == Ok(bytes.len())
 }
 
 /// The name of a thread of this process, up to the first zero byte; all zero if it is gone.

@@ -27,7 +27,11 @@ mod cpu {
         // SAFETY: the caller's promise.
         let machine = unsafe { &(*context).uc_mcontext };
         let from = machine.gregs.as_ptr().expose_provenance();
-        let vector = machine.fpregs.addr();
+        // Not every C library's binding names the word behind these registers.
+        let words: *const usize = core::ptr::from_ref(machine).cast();
+        let behind = words.wrapping_add(machine.gregs.len());
+        // SAFETY: the kernel's layout of the context: the address of the vector registers.
+        let vector = unsafe { behind.read() };
         Registers {
             sp: machine.gregs[RSP] as usize,
             general: (from, from + size_of_val(&machine.gregs)),
