@@ -274,7 +274,7 @@ fn what_is_lost_is_reported_and_what_is_reachable_is_told_apart() {
         let err = run(language, name).err();
         let found = total
             .captures(&err)
-            .unwrap_or_else(|| panic!("{name}: {err}"));
+            .unwrap_or_else(|| panic!("{language:?} {name}: {err}"));
         assert_eq!([&found[1], &found[2]], lost, "{language:?} {name}: {err}");
         assert!(err.starts_with("fencepost: leak: "), "{err}");
     }

@@ -286,8 +286,17 @@ fn tie(untie: bool) {
 }
 
 #[inline(never)]
-fn wash() {
-    black_box([0u8; 8192]);
+fn lose(give_back: bool) {
+    let object = black_box(Box::new([1u8; 48]));
+    match give_back {
+        true => drop(object),
+        false => std::mem::forget(object),
+    }
+}
+
+/// Where nothing of it stays on the main thread's stack.
+fn in_thread(act: impl FnOnce() + Send + 'static) {
+    std::thread::spawn(act).join().expect("it ends");
 }
 
 static KEPT: AtomicPtr<[u8; 48]> = AtomicPtr::new(std::ptr::null_mut());
@@ -326,7 +335,7 @@ fn single(name: &str) {
         }
         // A C string whose zero is missing.
         "unended" => {
-            let mut text = vec![b'x'; 64];
+            let mut text = Box::new([b'x'; 64]);
             if good {
                 text[63] = 0;
             }
@@ -346,15 +355,7 @@ fn single(name: &str) {
                 as usize);
             drop(list);
         }
-        "lost" => {
-            let object = ManuallyDrop::new(Box::new([1u8; 48]));
-            if good {
-                drop(ManuallyDrop::into_inner(object));
-            } else {
-                std::mem::forget(black_box(object));
-            }
-            wash();
-        }
+        "lost" => in_thread(move || lose(good)),
         "reachable" => {
             let object = Box::into_raw(Box::new([1u8; 48]));
             KEPT.store(object, Ordering::Relaxed);
@@ -362,10 +363,7 @@ fn single(name: &str) {
                 drop(unsafe { Box::from_raw(KEPT.swap(std::ptr::null_mut(), Ordering::Relaxed)) });
             }
         }
-        "cycle" => {
-            tie(good);
-            wash();
-        }
+        "cycle" => in_thread(move || tie(good)),
         // Another owner's memory in a box.
         "on-stack" => {
             let mut local = [0u64; 16];

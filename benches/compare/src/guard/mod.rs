@@ -223,7 +223,7 @@ fn table(options: &Options, columns: &[Column]) -> String {
         let alive = |c: &Column| cost(c, &|cost| cost.alive.to_string());
         let peak = |c: &Column| cost(c, &|cost| format!("{:.0} MiB", cost.peak_kib / 1024.0));
         row("objects alive", columns.iter().map(alive).collect());
-        row("time of a pair", columns.iter().map(time).collect());
+        row("CPU time of a pair", columns.iter().map(time).collect());
         row("peak memory", columns.iter().map(peak).collect());
     }
     let versions: Vec<String> = columns

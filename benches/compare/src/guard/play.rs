@@ -31,6 +31,7 @@ pub struct Load {
 /// What the timed run took.
 pub struct Cost {
     pub alive: u64,
+    /// CPU time of a pair.
     pub nanoseconds: f64,
     pub peak_kib: f64,
 }
@@ -162,7 +163,7 @@ pub fn cost(tool: &Tool, drivers: &Drivers, load: &Load, limit: Duration) -> Opt
         };
         return Some(Cost {
             alive,
-            nanoseconds: after("ns")?,
+            nanoseconds: after("cpu-ns")?,
             peak_kib: after("rss-kib")?,
         });
     }
