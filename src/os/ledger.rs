@@ -274,10 +274,7 @@ unsafe impl<O: Os> Os for Ledger<O> {
     unsafe fn unguard(&self, addr: usize, len: usize) -> Result<(), OsError> {
         // SAFETY: the caller's promise is passed on.
         unsafe { self.inner.unguard(addr, len) }?;
-        self.change(addr, addr + len, |state| match state {
-            PageState::Guard => PageState::Fresh,
-            _ => state,
-        });
+        self.set(addr, addr + len, PageState::Live);
         Ok(())
     }
 

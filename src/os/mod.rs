@@ -12,7 +12,7 @@
 //! | freeing a chunk | Live | Cached (free, dirty) |
 //! | [`Os::discard`] | Cached | Released (reads as zero) |
 //! | [`Os::guard`], [`Os::protect`] no access | any | Guard |
-//! | [`Os::unguard`] | Guard | Fresh |
+//! | [`Os::unguard`] | Guard | Live |
 //! | [`Os::unmap`], [`Os::set_break`] down | any | None |
 //!
 //! [`Kernel`] is the real thing, [`Flaky`] makes the n-th call fail.
@@ -219,7 +219,7 @@ pub unsafe trait Os {
         Err(OsError(libc::ENOSYS))
     }
 
-    /// Takes guards away: the pages can be used and are zero.
+    /// Takes guards away: the pages are in use, and zero.
     ///
     /// # Errors
     /// If the kernel refuses.

@@ -119,10 +119,8 @@ impl<O: Os + Copy + 'static> Pool<O> {
                 self.os.unguard(place.open, len).is_ok()
             }
         };
-        if opened {
-            if cell.is_protected() {
-                self.mapped.fetch_add(1, Ordering::Relaxed);
-            }
+        if opened && cell.is_protected() {
+            self.mapped.fetch_add(1, Ordering::Relaxed);
             self.os.note(place.open, place.close, PageState::Live);
         }
         opened
