@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::process::{Command, ExitCode, Output};
+use std::rc::Rc;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 
@@ -16,23 +17,14 @@ static ALLOCATOR: Fencepost = Fencepost::new().guarded(1);
 /// What says that this is the program that loses something.
 const CHILD: &str = "LEAKS_OF_A_RUST_PROGRAM";
 
-/// Overwrites what calls have left below.
-#[inline(never)]
-fn wipe() {
-    let dead = [0u8; 32 << 10];
-    std::hint::black_box(&dead);
-}
-
 #[inline(never)]
 fn forget(size: usize) {
     std::mem::forget(std::hint::black_box(vec![1u8; size]));
 }
 
-/// Calls what loses something, and leaves nothing of it on the stack.
-#[inline(never)]
-fn lose(how: impl FnOnce()) {
-    how();
-    wipe();
+/// Loses something in a thread, which takes its stack and registers along.
+fn lose(how: impl FnOnce() + Send + 'static) {
+    thread::spawn(how).join().expect("the thread ends");
 }
 
 /// Two blocks that own each other.
@@ -40,10 +32,10 @@ fn lose(how: impl FnOnce()) {
 fn ring() {
     struct Node {
         _payload: [u8; 700],
-        other: RefCell<Option<Arc<Node>>>,
+        other: RefCell<Option<Rc<Node>>>,
     }
     let node = || {
-        Arc::new(Node {
+        Rc::new(Node {
             _payload: [0; 700],
             other: RefCell::new(None),
         })

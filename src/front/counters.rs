@@ -5,6 +5,7 @@ use super::process::{
     CACHES, DIRECT_FREES, DIRECT_MALLOCS, KERNEL, SETTINGS, SHARED, enter, is_started,
 };
 use crate::config::Key;
+use crate::os::stop::{Own, own_registers};
 use crate::stats::{ArenaSnapshot, Snapshot};
 use crate::sync::overlay::Ordering;
 
@@ -59,11 +60,16 @@ pub fn arena_snapshot(index: usize) -> Option<ArenaSnapshot> {
 
 /// Prints to standard error what `FENCEPOST_GUARD`, `FENCEPOST_STATS` and `FENCEPOST_AUDIT` ask for:
 /// at exit. Aborts if bytes beside a guarded object were overwritten.
+#[inline(never)]
 pub fn exit_report() {
-    if !is_started() {
-        return;
+    if is_started() {
+        report(&own_registers());
     }
-    let damaged = report_guarded();
+}
+
+#[inline(never)]
+fn report(here: &Own) {
+    let damaged = report_guarded(here);
     if SETTINGS.get(Key::Audit) != 0 {
         super::print_audit();
     }
@@ -76,17 +82,21 @@ pub fn exit_report() {
 }
 
 /// As [`exit_report`], of what guard mode has to say alone.
+#[inline(never)]
 pub fn exit_guarded() {
-    if report_guarded() {
+    if report_guarded(&own_registers()) {
         crate::report::end();
     }
 }
 
 /// Reports what is wrong with guarded objects at exit; whether bytes beside one were overwritten.
-fn report_guarded() -> bool {
-    // The search for leaks comes first: the sweep leaves addresses of objects on the stack.
-    super::leaks::exit_leaks();
-    super::guarding::last_sweep() != 0
+/// What the caller has on its stack from `here` on is the program's: below lie addresses of
+/// objects that were only looked at.
+#[inline(never)]
+fn report_guarded(here: &Own) -> bool {
+    let damaged = super::guarding::last_sweep();
+    super::leaks::exit_leaks(here);
+    damaged != 0
 }
 
 fn print_statistics() {

@@ -14,7 +14,6 @@ use crate::size::{HEADER, Native};
 #[inline(never)]
 pub(super) fn misuse(call: Call, addr: usize, caller: Caller) -> ! {
     enter();
-    let _ = caller;
     let released = |size: usize| {
         if call == Call::Free {
             Misuse::DoubleFree {
@@ -80,6 +79,9 @@ pub(super) fn misuse(call: Call, addr: usize, caller: Caller) -> ! {
             offset,
             size,
         });
+    }
+    if super::guarding::is_on() {
+        super::guarding::foreign(call, addr, caller);
     }
     abort(Misuse::Foreign {
         call,

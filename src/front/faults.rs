@@ -32,9 +32,7 @@ pub fn begin() {
 /// Puts the handler in order if this is a new process. The caller has come in.
 #[inline]
 fn check_fork() {
-    if handler::enter(&KERNEL, SHARED.generation()) {
-        DESK.forked();
-    }
+    handler::enter(&KERNEL, SHARED.generation());
 }
 
 /// Looks after the handler, at each of the pool's operations: see [`handler::recheck`].

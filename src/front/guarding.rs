@@ -199,6 +199,17 @@ pub(super) fn size_of(call: Call, addr: usize, caller: Caller) -> usize {
     }
 }
 
+/// Whether any allocation may be guarded.
+pub(super) fn is_on() -> bool {
+    SETTINGS.get(Key::Guard) != 0
+}
+
+/// Reports that a call was given what is none of ours, and aborts.
+pub(super) fn foreign(call: Call, addr: usize, caller: Caller) -> ! {
+    let (event, _) = event(caller, false);
+    refused(call, addr, Given::default(), Refusal::NotLive, event)
+}
+
 /// Looks at the bytes beside every guarded object in use, and reports those that were
 /// overwritten; returns how many objects these belong to.
 pub fn sweep() -> usize {

@@ -25,7 +25,7 @@ use crate::guard::scene::Names;
 use crate::guard::{Block, FRAMES, Group, Search, Sum, json, text};
 use crate::mmu::addr::Rights;
 use crate::os::signals::{process_id, thread_id};
-use crate::os::stop::{DESCRIPTOR, RED_ZONE, World, own_registers, thread_pointer};
+use crate::os::stop::{DESCRIPTOR, Own, RED_ZONE, World, own_registers, thread_pointer};
 use crate::os::{Area, Kernel, Ledger, Os, OsError, PageState, PageVec, Reader, Sink, each_area};
 use crate::report::Line;
 use crate::sync::overlay::{AtomicUsize, Ordering};
@@ -79,14 +79,11 @@ pub(super) fn thread_ends() {
 #[inline(never)]
 pub fn leaks(tell: bool) -> Result<Leaks, OsError> {
     // Before anything else is done with registers: from here up the stack is the program's.
-    let (kept, sp) = own_registers();
-    let found = look(sp, core::hint::black_box(&kept), tell);
-    core::hint::black_box(&kept);
-    found
+    look(&own_registers(), tell)
 }
 
 /// What a preloaded or guarded process reports when it exits.
-pub fn exit_leaks() {
+pub(super) fn exit_leaks(here: &Own) {
     let wanted = if SETTINGS.is_set(Key::GuardLeaks) {
         SETTINGS.get(Key::GuardLeaks) != 0
     } else {
@@ -95,7 +92,7 @@ pub fn exit_leaks() {
     if is_started()
         && wanted
         && SETTINGS.get(Key::Guard) != 0
-        && let Err(error) = leaks(true)
+        && let Err(error) = look(here, true)
     {
         cannot(error);
     }
@@ -125,15 +122,17 @@ pub fn print_leaks() -> i32 {
     }
 }
 
+/// From `here` up the stack is the program's, and so are the registers.
 #[inline(never)]
-fn look(sp: usize, kept: &[usize], tell: bool) -> Result<Leaks, OsError> {
+fn look(here: &Own, tell: bool) -> Result<Leaks, OsError> {
+    let (kept, sp) = here;
     enter();
     GUARD.enter(SHARED.generation());
     if GUARD.range().1 == 0 {
         return Err(OsError(libc::ENOSYS));
     }
     let mut search = Search::new(&KERNEL);
-    let silent = mark(&mut search, sp, kept);
+    let silent = mark(&mut search, *sp, kept);
     let result = silent.and_then(|silent| report(&mut search, silent, tell));
     search.end();
     result

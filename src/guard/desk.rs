@@ -10,10 +10,10 @@ use super::scene::{Fault, Incident, Location, Names, Scene, Slots, ThreadName};
 use super::stacks::FRAMES;
 use super::verdict::Verdict;
 use super::{json, text};
-use crate::os::signals::{Trap, nap, process_id, thread_id};
+use crate::os::signals::{Trap, identity, is_of_another_process, nap, process_id, thread_id};
 use crate::os::{BUFFER, Os, PageState, append, link_target, survey, thread_name};
 use crate::report::Line;
-use crate::sync::overlay::{AtomicU32, Ordering};
+use crate::sync::overlay::{AtomicU64, Ordering};
 use core::cell::UnsafeCell;
 
 /// The longest path that is read.
@@ -60,8 +60,8 @@ struct Papers {
 
 /// The desk.
 pub struct Desk {
-    /// The thread that sits there; 0: nobody.
-    taken: AtomicU32,
+    /// The thread that sits there, see [`identity`]; 0: nobody, or nobody of this process.
+    taken: AtomicU64,
     papers: UnsafeCell<Papers>,
 }
 
@@ -80,7 +80,7 @@ impl Desk {
     #[allow(clippy::large_stack_frames, clippy::new_without_default)] // Only for statics.
     pub const fn new() -> Desk {
         Desk {
-            taken: AtomicU32::new(0),
+            taken: AtomicU64::new(0),
             papers: UnsafeCell::new(Papers {
                 modules: crate::os::Modules::new(),
                 listing: [0; BUFFER],
@@ -90,11 +90,6 @@ impl Desk {
                 report: [0; REPORT],
             }),
         }
-    }
-
-    /// In a child of fork: whoever sat there is gone.
-    pub fn forked(&self) {
-        self.taken.store(0, Ordering::Relaxed);
     }
 
     /// Explains a fault.
@@ -157,15 +152,21 @@ impl Desk {
 
     /// Does something at the desk once it is free; not at all if this thread sits there already.
     fn sit(&self, work: impl FnOnce(&mut Papers)) {
-        let thread = thread_id();
+        let own = identity();
         loop {
-            let taken =
+            let other = self.taken.load(Ordering::Relaxed);
+            if other == own {
+                return;
+            }
+            if other != 0 && !is_of_another_process(other, own) {
+                nap(1);
+                continue;
+            }
+            let mine =
                 self.taken
-                    .compare_exchange(0, thread, Ordering::Acquire, Ordering::Relaxed);
-            match taken {
-                Ok(_) => break,
-                Err(other) if other == thread => return,
-                Err(_) => nap(1),
+                    .compare_exchange(other, own, Ordering::Acquire, Ordering::Relaxed);
+            if mine.is_ok() {
+                break;
             }
         }
         // SAFETY: this thread's number is in `taken`, and it is not inside of `work` already.

@@ -49,7 +49,7 @@
 use super::wishes::{Pile, Wishes};
 use crate::os::signals::{self, Action, Trap, bit};
 use crate::os::{Alternates, Os, alternate_stack, alternate_top, stack};
-use crate::sync::overlay::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
+use crate::sync::overlay::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_void};
 
@@ -67,7 +67,7 @@ const HANDLED: [c_int; 2] = [libc::SIGSEGV, libc::SIGBUS];
 /// Bits of the mask that hold the mark: signals 62 to 64, which faults have no need of.
 const MARK_SHIFT: u32 = 61;
 
-/// Who reports; 0 is nobody.
+/// The thread that has reported, in place of a number.
 const DONE: u32 = u32::MAX;
 
 static WISHES: [Wishes; HANDLED.len()] = [const { Wishes::new() }; HANDLED.len()];
@@ -78,7 +78,8 @@ static INTERPOSED: AtomicBool = AtomicBool::new(false);
 static PROCESS: AtomicU32 = AtomicU32::new(0);
 /// The number of forks that locks and stacks are in order for.
 static GENERATION: AtomicU32 = AtomicU32::new(0);
-static REPORTER: AtomicU32 = AtomicU32::new(0);
+/// Who reports, see [`signals::identity`]; 0 is nobody, or nobody of this process.
+static REPORTER: AtomicU64 = AtomicU64::new(0);
 /// Where reports are made: the thread's own stack may be as small as it likes.
 static REPORT_STACK: AtomicUsize = AtomicUsize::new(0);
 static ALTERNATES: Alternates = Alternates::new();
@@ -166,23 +167,22 @@ pub fn install<O: Os>(os: &O, witness: &'static &'static dyn Witness) {
 }
 
 /// Puts everything in order if this is a new process, whose number of forks is `generation`.
-/// Returns whether it was.
 #[inline]
-pub fn enter<O: Os>(os: &O, generation: u32) -> bool {
-    GENERATION.load(Ordering::Relaxed) != generation && forked(os, generation)
+pub fn enter<O: Os>(os: &O, generation: u32) {
+    if GENERATION.load(Ordering::Relaxed) != generation {
+        forked(os, generation);
+    }
 }
 
 #[cold]
-fn forked<O: Os>(os: &O, generation: u32) -> bool {
+fn forked<O: Os>(os: &O, generation: u32) {
     if GENERATION.swap(generation, Ordering::Relaxed) == generation || !is_installed() {
-        return false;
+        return;
     }
     WISHES.iter().for_each(Wishes::forked);
-    REPORTER.store(0, Ordering::Relaxed);
     LAST.thread.store(0, Ordering::Relaxed);
     ALTERNATES.forked(os);
     PROCESS.store(signals::process_id(), Ordering::Relaxed);
-    true
 }
 
 /// Gives the calling thread an alternate stack if it has none.
@@ -248,7 +248,9 @@ fn as_returned(mut action: Action) -> Action {
 /// Looks whether the kernel's actions are still ours. If not, the program's come next, and ours
 /// is installed again. Two system calls.
 pub fn recheck() {
-    if !is_installed() || REPORTER.load(Ordering::Relaxed) != 0 {
+    let reporter = REPORTER.load(Ordering::Relaxed);
+    let ends = || !signals::is_of_another_process(reporter, signals::identity());
+    if !is_installed() || reporter != 0 && ends() {
         return;
     }
     for signal in HANDLED {
@@ -486,30 +488,40 @@ unsafe fn pass_on(
 
 /// Reports, and sees to it that the process ends when the handler has returned.
 fn report(witness: &'static dyn Witness, trap: &Trap) {
-    let thread = signals::thread_id();
-    match REPORTER.compare_exchange(0, thread, Ordering::AcqRel, Ordering::Acquire) {
-        Ok(_) => {
-            // Another handler on the alternate stack would overwrite what the kernel put there:
-            // it does not see that we are still using it.
-            signals::set_mask(u64::MAX);
-            let job = Job { witness, trap };
-            on_stack(REPORT_STACK.load(Ordering::Acquire), &job);
+    let own = signals::identity();
+    let done = own | u64::from(DONE);
+    loop {
+        let reporter = REPORTER.load(Ordering::Acquire);
+        if reporter == own {
+            // A fault while we report one. The kernel ends a process that has the signal blocked,
+            // but a handler of the program's may have opened it.
             default_actions();
-            REPORTER.store(DONE, Ordering::Release);
+            return;
         }
-        // A fault while we report one: the kernel ends a process that has the signal blocked, but
-        // a program may have called us with it open.
-        Err(reporter) if reporter == thread => default_actions(),
-        Err(_) => {
-            while REPORTER.load(Ordering::Acquire) != DONE {
-                signals::nap(1);
-            }
-            // The one who has reported ends the process, so that a core dump begins with it. It
-            // may be that its fault does not come again.
-            for _ in 0..1000 {
-                signals::nap(5);
-            }
+        if reporter == done {
+            break;
         }
+        if reporter != 0 && !signals::is_of_another_process(reporter, own) {
+            signals::nap(1);
+            continue;
+        }
+        let mine = REPORTER.compare_exchange(reporter, own, Ordering::AcqRel, Ordering::Relaxed);
+        if mine.is_err() {
+            continue;
+        }
+        // Another handler on the alternate stack would overwrite what the kernel put there: it
+        // does not see that we are still using it.
+        signals::set_mask(u64::MAX);
+        let job = Job { witness, trap };
+        on_stack(REPORT_STACK.load(Ordering::Acquire), &job);
+        default_actions();
+        REPORTER.store(done, Ordering::Release);
+        return;
+    }
+    // The one who has reported ends the process, so that a core dump begins with it. It may be
+    // that its fault does not come again.
+    for _ in 0..1000 {
+        signals::nap(5);
     }
 }
 

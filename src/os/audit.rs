@@ -268,7 +268,8 @@ pub fn audit<O: Os>(
         pagemap: Pagemap::open(page)?,
         page,
     };
-    auditor.pagemap.learn_guards(ledger);
+    // Not by way of the account: where a page of ours was unmapped behind our back, this one may lie.
+    auditor.pagemap.learn_guards(ledger.inner());
     auditor.areas_and_residency()?;
     let mut last = usize::MAX;
     let mut lower = 0;

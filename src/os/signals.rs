@@ -173,6 +173,19 @@ pub fn process_id() -> u32 {
     unsafe { system_call(libc::SYS_getpid, [0; 6]) }.map_or(1, |id| id as u32)
 }
 
+/// Process and thread in one number, never 0. What a thread of another process has written, before
+/// a fork, is told from what one of this process has.
+#[must_use]
+pub fn identity() -> u64 {
+    u64::from(process_id()) << 32 | u64::from(thread_id())
+}
+
+/// Whether a number that [`identity`] gave is of another process than this one's thread `own`.
+#[must_use]
+pub const fn is_of_another_process(number: u64, own: u64) -> bool {
+    number >> 32 != own >> 32
+}
+
 /// Sleeps for about `milliseconds`, less if a signal comes.
 pub fn nap(milliseconds: u32) {
     let time = libc::timespec {

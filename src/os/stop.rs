@@ -449,9 +449,12 @@ fn futex_wake(word: &AtomicU32) {
     let _ = unsafe { system_call(libc::SYS_futex, args) };
 }
 
+/// Registers that a function keeps for its caller, and a stack pointer.
+pub type Own = ([usize; machine::KEPT], usize);
+
 /// The registers that the calling function keeps for its caller, and the stack pointer.
 #[inline(always)]
 #[must_use]
-pub fn own_registers() -> ([usize; machine::KEPT], usize) {
+pub fn own_registers() -> Own {
     machine::own()
 }

@@ -23,12 +23,22 @@ static volatile int ready, go;
 static volatile uintptr_t masked;
 static int pipes[2];
 
-/* Overwrites what calls have left below, and the registers that a call may change. */
-APART static void wipe(void)
+/* Overwrites what calls have left below, and the registers that a call may change: from several
+ * depths, so that what one leaves out the next does not. */
+APART static void wipe_below(size_t shift)
 {
-    volatile char dead[32 << 10];
+    volatile char first[shift];
+    for (size_t i = 0; i < shift; i++)
+        first[i] = 0;
+    volatile char dead[16 << 10];
     for (size_t i = 0; i < sizeof dead; i++)
         dead[i] = 0;
+}
+
+APART static void wipe(void)
+{
+    for (size_t shift = 8; shift < 200; shift += 40)
+        wipe_below(shift);
 }
 
 /* A block's address, in a form that no search knows. */
