@@ -3,6 +3,7 @@
 
 use crate::front::{self, Leaks, Source};
 use crate::os::{Audit, Caller, Finding, OsError, with_caller};
+use crate::report::Call;
 use crate::size::ALIGN;
 use crate::stats::Snapshot;
 use crate::sync::overlay::{AtomicBool, Ordering};
@@ -236,7 +237,7 @@ unsafe extern "C" fn resize_from(
             return front::realloc(p, size, align, caller);
         }
         // A move might lose the alignment: stay, or copy.
-        let usable = front::usable_size(p, caller);
+        let usable = front::usable_size_for(Call::Realloc, p, caller);
         if size <= usable && size >= usable / 2 && !front::is_guarded(p) {
             return p;
         }

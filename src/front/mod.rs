@@ -456,10 +456,20 @@ fn named(call: Call, addr: usize, caller: Caller) -> Named {
 /// If `p` is a block in use, the caller owns it.
 #[must_use]
 pub unsafe fn usable_size(p: *mut u8, caller: Caller) -> usize {
+    // SAFETY: the caller's contract.
+    unsafe { usable_size_for(Call::UsableSize, p, caller) }
+}
+
+/// As [`usable_size`], for `call`, which is named if `p` is not a block in use.
+///
+/// # Safety
+/// As there.
+#[must_use]
+pub unsafe fn usable_size_for(call: Call, p: *mut u8, caller: Caller) -> usize {
     if p.is_null() {
         return 0;
     }
-    match named(Call::UsableSize, p.addr(), caller) {
+    match named(call, p.addr(), caller) {
         Named::Guarded(size) => size,
         Named::Chunk(_, low) => Native::usable(low.size()),
         Named::Mapping(len) => crate::arena::Maps::usable(SHARED.os(), p.addr(), len),

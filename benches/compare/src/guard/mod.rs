@@ -232,9 +232,11 @@ fn table(options: &Options, columns: &[Column]) -> String {
         .collect();
     let _ = write!(
         text,
-        "\nA program is caught if it does not end with exit status 0. Tools that put an object at \
+        "\nA program is caught if it does not end with exit status 0, or has a leak that is reported. \
+         Tools that put an object at \
          one end of its page run every program twice, once for each end. A pair is a malloc and \
-         a free of {} to {} bytes, first and last byte written, {} pairs in {} thread(s). \
+         a free of {} to {} bytes, first and last byte written, {} pairs in {} thread(s) \
+         (a tenth or less of pairs and objects for a tool that cannot hold so many). \
          False alarms include good programs that use functions which the tool does not replace, \
          such as aligned_alloc or malloc_usable_size. Versions: {}.\n",
         options.sizes[0],

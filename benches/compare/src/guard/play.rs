@@ -5,6 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -39,6 +40,7 @@ pub struct Cost {
 struct Ended {
     status: ExitStatus,
     out: Vec<u8>,
+    err: Vec<u8>,
     late: bool,
 }
 
@@ -47,15 +49,11 @@ fn run(command: &mut Command, limit: Duration) -> Result<Ended> {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
+        .stderr(Stdio::piped())
         .process_group(0)
         .spawn()?;
-    let mut pipe = child.stdout.take().expect("it is piped");
-    let reader = std::thread::spawn(move || {
-        let mut bytes = Vec::new();
-        let _ = pipe.read_to_end(&mut bytes);
-        bytes
-    });
+    let out = drain(child.stdout.take().expect("it is piped"));
+    let err = drain(child.stderr.take().expect("it is piped"));
     let deadline = Instant::now() + limit;
     let mut late = false;
     let status = loop {
@@ -71,9 +69,23 @@ fn run(command: &mut Command, limit: Duration) -> Result<Ended> {
     };
     Ok(Ended {
         status,
-        out: reader.join().unwrap_or_default(),
+        out: out.join().unwrap_or_default(),
+        err: err.join().unwrap_or_default(),
         late,
     })
+}
+
+fn drain(mut pipe: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = pipe.read_to_end(&mut bytes);
+        bytes
+    })
+}
+
+/// Whether leaks were reported, which is no reason for fencepost to change an exit status.
+fn leaks(err: &[u8]) -> bool {
+    String::from_utf8_lossy(err).contains("fencepost: leak: ")
 }
 
 /// What a good program prints, but for the addresses.
@@ -95,10 +107,10 @@ fn judge(tool: &Tool, drivers: &Drivers, case: &Case, limit: Duration) -> Result
     for environment in &tool.environments {
         let bad = play(&case.deed, environment)?;
         // A program that hangs was not caught, nor let alone.
-        verdict.caught |= !bad.status.success() && !bad.late;
+        verdict.caught |= (!bad.status.success() && !bad.late) || leaks(&bad.err);
         let good = play(&case.twin, environment)?;
         let done = case.language == Language::Cxx || text(&good.out).ends_with("done 0");
-        verdict.alarm |= !good.status.success() || !done;
+        verdict.alarm |= !good.status.success() || !done || leaks(&good.err);
     }
     Ok(verdict)
 }
