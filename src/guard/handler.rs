@@ -27,7 +27,7 @@
 //! * *In a Rust program with fencepost as its allocator* no name is taken. The handler is installed
 //!   at the first guarded allocation, which comes after the standard library's start, and what was
 //!   there comes next. What is installed later is found by [`recheck`], which the pool calls now
-//!   and then, and put on top of that; see [`super::wishes`]. Until then a handler of the
+//!   and then, and put on top of that; see the module `wishes`. Until then a handler of the
 //!   program's comes before ours: then only what it passes on is reported.
 //!
 //! The program's handler is called as the kernel would: with its mask, `SA_NODEFER`,
