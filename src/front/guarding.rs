@@ -130,7 +130,7 @@ pub(super) fn arm(cache: *mut Cache) {
     }
 }
 
-/// Guards an object. Null if that cannot be.
+/// Guards an object, all zero. Null if that cannot be.
 #[cold]
 #[inline(never)]
 fn allocate(size: usize, align: usize, caller: Caller) -> *mut u8 {
@@ -144,9 +144,8 @@ fn allocate(size: usize, align: usize, caller: Caller) -> *mut u8 {
         _ if seen & 1 == 0 => Side::Right,
         _ => Side::Left,
     };
-    let payload = GUARD.allocate(size, align.max(1), side, event);
-    super::perturb(payload, size, false);
-    KEYS.region.at(payload)
+    KEYS.region
+        .at(GUARD.allocate(size, align.max(1), side, event))
 }
 
 /// The event of a call, and how many allocations had its stack before; it is one more if it

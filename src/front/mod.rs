@@ -46,8 +46,8 @@ type KernelChunk = Chunk<'static, Exposed>;
 pub const UNKNOWN: usize = usize::MAX;
 
 /// A block of at least `size` bytes from the thread's cache; null if that has none (or there is
-/// no cache yet), which says nothing about memory: [`malloc`] does. `align`, at most 16, is what
-/// a guarded block would be aligned to.
+/// no cache yet), which says nothing about memory: [`malloc`] does. Only if it happens to be
+/// guarded is it aligned to more than 16: to `align`, which may be less.
 #[inline(always)]
 #[must_use]
 pub fn cached(size: usize, align: usize) -> *mut u8 {
@@ -159,6 +159,7 @@ pub fn malloc(size: usize, align: usize, caller: Caller) -> *mut u8 {
 
 fn malloc_untraced(size: usize, align: usize, caller: Caller) -> *mut u8 {
     let p = guard(size, align, caller);
+    perturb(p.addr(), size, false);
     if !p.is_null() {
         return p;
     }
@@ -269,7 +270,7 @@ fn serve_mapped(size: usize, align: usize, zeroed: bool) -> Served {
 pub fn memalign(align: usize, size: usize, caller: Caller) -> *mut u8 {
     if align > Native::ALIGN {
         // Blocks that were aligned before come back to the cache.
-        let hit = cached(size, Native::ALIGN);
+        let hit = cached(size, align);
         if !hit.is_null() {
             if hit.addr() & (align - 1) == 0 {
                 return hit;
@@ -285,6 +286,7 @@ pub fn memalign(align: usize, size: usize, caller: Caller) -> *mut u8 {
 
 fn memalign_untraced(align: usize, size: usize, caller: Caller) -> *mut u8 {
     let p = guard(size, align, caller);
+    perturb(p.addr(), size, false);
     if !p.is_null() {
         return p;
     }
