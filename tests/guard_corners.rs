@@ -4,7 +4,7 @@ mod support;
 
 use std::path::Path;
 
-use support::{Outcome, Run, compile_c};
+use support::{Outcome, Run, compile_c, guarded_objects};
 
 /// Plays one of the corners of `tests/guard/corners.c`, which must end well.
 #[track_caller]
@@ -40,5 +40,42 @@ fn samples_are_aligned() {
             "",
             "FENCEPOST_GUARD={guard}"
         );
+    }
+}
+
+/// One in N is guarded, whoever serves the others: caches, none, or no cache for this size.
+#[test]
+fn samples_without_caches() {
+    let env = |more| [("FENCEPOST_GUARD", "10"), ("FENCEPOST_STATS", "1"), more];
+    for more in [
+        ("FENCEPOST_CACHE", "1"),
+        ("FENCEPOST_CACHE", "0"),
+        ("MALLOC_PERTURB_", "85"),
+        ("GLIBC_TUNABLES", "glibc.malloc.tcache_max=500"),
+        ("FENCEPOST_CACHE_BYTES", "0"),
+    ] {
+        for size in ["1000", "60000", "70000"] {
+            let guarded = guarded_objects(&play(&["many", "5000", size, "0"], &env(more)).err());
+            // 500 on average.
+            assert!((250..750).contains(&guarded), "{more:?} {size}: {guarded}");
+        }
+    }
+}
+
+/// What samples may take is all that they take, of whatever size they are.
+#[test]
+fn samples_keep_within_their_bytes() {
+    for size in ["1000", "60000", "200000"] {
+        let env = [
+            ("FENCEPOST_GUARD", "2"),
+            ("FENCEPOST_GUARD_BYTES", "1048576"),
+            ("FENCEPOST_STATS", "1"),
+        ];
+        let err = play(&["many", "3000", size, "1"], &env).err();
+        let row = err.lines().find(|line| line.contains(" objects, "));
+        let bytes = row.and_then(|row| row.split(", ").nth(2)).expect("a row");
+        let bytes: usize = bytes.trim_end_matches(" bytes").parse().expect("bytes");
+        // The last one may begin within.
+        assert!((800_000..1_400_000).contains(&bytes), "{size}: {err}");
     }
 }

@@ -13,6 +13,7 @@
 
 mod caches;
 mod roll;
+mod sample;
 mod slot;
 
 pub use caches::Caches;
@@ -135,7 +136,7 @@ pub struct Cache {
     direct: bool,
     /// The kernel's number of the thread; 0 if it was not asked yet.
     thread: u32,
-    /// Requests beyond the cache's sizes until the next sample; 0 if none was counted yet.
+    /// Requests that no class serves until the next sample; 0 if none was counted yet.
     odd: u32,
     random: u64,
     claim: Claim<Cache>,
@@ -190,6 +191,17 @@ impl Cache {
     pub const unsafe fn route(cache: *const Cache) -> (bool, usize) {
         // SAFETY: the caller's promise; a direct cache is never written to.
         unsafe { ((*cache).direct, (*cache).arena) }
+    }
+
+    /// Whether the cache is the calling thread's alone; otherwise several share it, and it is never
+    /// written to.
+    ///
+    /// # Safety
+    /// `cache` is the calling thread's cache or a direct one.
+    #[must_use]
+    pub unsafe fn is_owned(cache: *mut Cache) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { (*Cache::claim(cache)).is_owned() }
     }
 
     /// Gets ready to serve a thread of this arena.
@@ -285,48 +297,6 @@ impl Cache {
         payload
     }
 
-    /// Makes [`pop`](Cache::pop) say that a sample is due when it next pops a chunk of the class
-    /// for the `pops`-th time; 0 for never.
-    pub fn arm(&mut self, class: usize, pops: u32) {
-        let slot = &mut self.slots[class % SLOTS];
-        let before = slot.pops();
-        let after = ((1 << 48) - u64::from(pops)) & POPS;
-        slot.counts = slot.counts & 0xffff | after << 16;
-        let earlier = &mut self.earlier[class % SLOTS];
-        *earlier = earlier.wrapping_add(before).wrapping_sub(after);
-    }
-
-    /// As [`arm`](Cache::arm), of the class that serves chunks of a size.
-    pub fn arm_class_of(&mut self, size: usize, pops: u32) {
-        self.arm(class_of(size), pops);
-    }
-
-    /// Whether a sample is due for a request that no class serves: counts it, with `interval`
-    /// the distance to the next one.
-    pub fn is_odd_one_due(&mut self, interval: impl FnOnce() -> u32) -> bool {
-        let first = self.odd == 0;
-        let due = self.odd == 1;
-        self.odd = if first || due {
-            interval()
-        } else {
-            self.odd - 1
-        };
-        due
-    }
-
-    /// A pseudo-random number (Marsaglia's xorshift, 2003); `seed` is asked once, not 0.
-    pub fn random(&mut self, seed: impl FnOnce() -> u64) -> u64 {
-        let mut x = self.random;
-        if x == 0 {
-            x = seed() | 1;
-        }
-        x ^= x << 13;
-        x ^= x >> 7;
-        x ^= x << 17;
-        self.random = x;
-        x
-    }
-
     /// The kernel's number of the calling thread.
     ///
     /// # Safety
@@ -338,17 +308,10 @@ impl Cache {
                 return (*cache).thread;
             }
             let thread = crate::os::thread_id();
-            if (*Cache::claim(cache)).is_owned() {
+            if Cache::is_owned(cache) {
                 (*cache).thread = thread;
             }
             thread
-        }
-    }
-
-    /// As [`arm`](Cache::arm), of every class.
-    pub fn arm_all(&mut self, mut pops: impl FnMut() -> u32) {
-        for class in 2..CLASSES {
-            self.arm(class, pops());
         }
     }
 

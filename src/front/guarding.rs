@@ -9,7 +9,7 @@ use crate::guard::verdict::{Given, Occasion};
 use crate::guard::{Event, FRAMES, GuardTotals, Pool, Refusal, Side};
 use crate::os::{self, Caller, Kernel, Ledger, Region, with_caller};
 use crate::report::Call;
-use crate::size::{CACHED_REQUEST, Native};
+use crate::size::Native;
 use crate::sync::overlay::{AtomicU32, AtomicU64, Ordering};
 
 /// The pool of guarded objects.
@@ -54,18 +54,35 @@ pub(super) fn guard(size: usize, align: usize, caller: Caller) -> *mut u8 {
     }
 }
 
-/// Requests that caches serve are counted there.
+/// Requests that caches serve are counted there; here come the others, and a sample that was due
+/// when a cache had nothing.
 #[cold]
 fn guard_sometimes(size: usize, align: usize, caller: Caller, one_in: usize) -> *mut u8 {
     let cache = enter();
-    // SAFETY: the thread's own cache or a direct one, which is not written to.
-    unsafe {
-        let (direct, _) = Cache::route(cache);
-        if !direct && size > CACHED_REQUEST && (*cache).is_odd_one_due(|| interval(cache, one_in)) {
-            return allocate(size, align, caller);
+    // SAFETY: the thread's own cache, or one that several share, which is not written to.
+    let due = unsafe {
+        if !Cache::is_owned(cache) {
+            false
+        } else if Cache::route(cache).0 || size > SETTINGS.get(Key::TcacheMax) {
+            (*cache).is_odd_one_due(|| interval(cache, one_in))
+        } else {
+            let chunk_size = Native::chunk_size_unchecked(size);
+            let due = (*cache).is_due(chunk_size);
+            if due {
+                (*cache).arm_class_of(chunk_size, interval(cache, one_in));
+            }
+            due
         }
+    };
+    if due && !is_spent() {
+        return allocate(size, align, caller);
     }
     core::ptr::null_mut()
+}
+
+/// Whether guarded objects in use take all that samples may take.
+fn is_spent() -> bool {
+    GUARD.totals().live_bytes >= SETTINGS.get(Key::GuardBytes) as u64
 }
 
 with_caller! {
@@ -98,8 +115,7 @@ unsafe extern "C" fn sampled_from(
     };
     // SAFETY: the thread's own cache, not a direct one, for it had the block.
     unsafe { (*cache).arm_class_of(Native::chunk_size_unchecked(size), next) };
-    let spent = SETTINGS.get(Key::GuardBytes) as u64;
-    if next == 0 || GUARD.totals().live_bytes >= spent {
+    if next == 0 || is_spent() {
         return block;
     }
     let p = allocate(size, align, Caller { pc, fp });
@@ -114,7 +130,7 @@ unsafe extern "C" fn sampled_from(
 
 /// How many allocations until the next sample: at random, `one_in` on average.
 fn interval(cache: *mut Cache, one_in: usize) -> u32 {
-    // SAFETY: the thread's own cache, not a direct one.
+    // SAFETY: the thread's own cache, which no other has.
     let random = unsafe { (*cache).random(|| KEYS.secret.seal(cache.addr()) as u64) };
     let most = (one_in as u64 * 2 - 1).min(u64::from(u32::MAX));
     // The upper half of a product is as random as the factor.

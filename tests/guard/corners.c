@@ -47,6 +47,21 @@ static int aligned(void) {
     return 0;
 }
 
+/* So many blocks of a size, freed at once or kept. */
+static int many(int count, size_t size, int keep) {
+    static void *kept[20000];
+    for (int i = 0; i < count && i < 20000; i++) {
+        void *p = malloc(size);
+        if (!p)
+            return 2;
+        if (keep)
+            kept[i] = p;
+        else
+            free(p);
+    }
+    return 0;
+}
+
 int main(int argc, char **argv) {
     if (argc < 2)
         return 1;
@@ -54,5 +69,7 @@ int main(int argc, char **argv) {
         return perturb((unsigned char)~atoi(getenv("MALLOC_PERTURB_")));
     if (!strcmp(argv[1], "aligned"))
         return aligned();
+    if (argc == 5 && !strcmp(argv[1], "many"))
+        return many(atoi(argv[2]), strtoul(argv[3], NULL, 0), atoi(argv[4]));
     return 1;
 }
