@@ -79,3 +79,13 @@ fn samples_keep_within_their_bytes() {
         assert!((800_000..1_400_000).contains(&bytes), "{size}: {err}");
     }
 }
+
+/// A thread that waits for any signal does not get the one that stops threads at exit.
+#[test]
+fn sigwait_gets_no_signal_of_ours() {
+    // Kernels without this file cannot tell what a thread waits for.
+    if Path::new("/proc/self/syscall").exists() {
+        let err = play(&["sigwaits"], &[("FENCEPOST_GUARD", "1")]).err();
+        assert!(!err.contains("is lost"), "{err}");
+    }
+}

@@ -13,8 +13,8 @@
 //! | 6 | ends the round, wakes all | returns |
 //!
 //! Threads that are born meanwhile are found by looking again until there are no new ones. One
-//! that blocks the signal, or does not answer for long, is given up: it is `silent`, and what only
-//! its registers hold is not seen. System calls that the kernel does not start anew after a signal
+//! that blocks the signal or waits for it (`sigwait` for all signals), or does not answer for long,
+//! is given up: it is `silent`, and what only its registers hold is not seen. System calls that the kernel does not start anew after a signal
 //! fail with EINTR in the program's threads (poll, nanosleep and their like).
 //!
 //! Slots are never unmapped, and every round has a number of its own, so that a signal may arrive
@@ -31,7 +31,7 @@ use super::signals::{self, Action, process_id, thread_id};
 use super::{Os, OsError, PageState, PageVec, Prot, Region};
 use crate::sync::overlay::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use core::ffi::{c_int, c_void};
-use threads::{Condition, condition, each_thread};
+use threads::{Condition, condition, each_thread, waits_for};
 
 /// A slot that a thread has to answer in: the round above, and one of these below.
 const ASKED: u32 = 0;
@@ -214,12 +214,11 @@ impl<O: Os + Copy> World<O> {
         slot.thread.store(id, Ordering::Relaxed);
         slot.state
             .store(self.round << STATE_BITS | ASKED, Ordering::Release);
-        match send(id, self.signal, number) {
-            Ok(()) => {}
-            Err(error) => {
-                thread.done = true;
-                thread.gone = error == OsError(libc::ESRCH);
-            }
+        if waits_for(id, self.signal) {
+            thread.done = true;
+        } else if let Err(error) = send(id, self.signal, number) {
+            thread.done = true;
+            thread.gone = error == OsError(libc::ESRCH);
         }
         self.threads.push(&self.os, thread);
         Ok(())

@@ -1,8 +1,13 @@
 /* What a guarded process does in odd corners; argv[1] says which. */
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 /* C23; the library has it, the C library perhaps not. */
 extern void free_aligned_sized(void *, size_t, size_t) __attribute__((weak));
@@ -62,6 +67,42 @@ static int many(int count, size_t size, int keep) {
     return 0;
 }
 
+static volatile pid_t waiter;
+
+/* Waits for every signal there is, and ends the process when one comes. */
+static void *wait_for_signals(void *unused) {
+    sigset_t all;
+    int signal;
+    sigfillset(&all);
+    waiter = syscall(SYS_gettid);
+    sigwait(&all, &signal);
+    _exit(100 + signal % 100);
+}
+
+static int sigwaits(void) {
+    sigset_t all, before;
+    pthread_t thread;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, &before);
+    pthread_create(&thread, NULL, wait_for_signals, NULL);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    for (int tries = 0; tries < 5000; tries++) {
+        char path[64];
+        int call = -1;
+        snprintf(path, sizeof path, "/proc/self/task/%d/syscall", (int)waiter);
+        FILE *file = waiter ? fopen(path, "r") : NULL;
+        if (file) {
+            if (fscanf(file, "%d", &call) != 1)
+                call = -1;
+            fclose(file);
+        }
+        if (call == SYS_rt_sigtimedwait)
+            return 0;
+        usleep(1000);
+    }
+    return 3;
+}
+
 int main(int argc, char **argv) {
     if (argc < 2)
         return 1;
@@ -69,6 +110,8 @@ int main(int argc, char **argv) {
         return perturb((unsigned char)~atoi(getenv("MALLOC_PERTURB_")));
     if (!strcmp(argv[1], "aligned"))
         return aligned();
+    if (!strcmp(argv[1], "sigwaits"))
+        return sigwaits();
     if (argc == 5 && !strcmp(argv[1], "many"))
         return many(atoi(argv[2]), strtoul(argv[3], NULL, 0), atoi(argv[4]));
     return 1;

@@ -3,7 +3,7 @@
 
 use crate::os::OsError;
 use crate::os::call::system_call;
-use crate::os::lines::Lines;
+use crate::os::lines::{File, Lines, peek};
 use crate::os::signals;
 use core::ffi::c_int;
 
@@ -54,6 +54,44 @@ pub(super) fn condition(id: u32, signal: c_int) -> Condition {
         }
     }
     found
+}
+
+/// Whether a thread waits for the signal itself, as `sigwait` does: it would be handed out to the
+/// program. While it waits the signal does not count as blocked. `/proc/self/task/ID/syscall`
+/// says so: the number of the call in progress, then its arguments.
+pub(super) fn waits_for(id: u32, signal: c_int) -> bool {
+    let mut path = crate::report::Line::new();
+    path.text("/proc/self/task/").decimal(u64::from(id));
+    path.text("/syscall").raw(&[0]);
+    let mut buffer = [0; 256];
+    let Ok(path) = core::ffi::CStr::from_bytes_until_nul(path.as_bytes()) else {
+        return false;
+    };
+    // Not every kernel has this file.
+    let Ok(len) = File::open(path).map(|file| file.read(&mut buffer)) else {
+        return false;
+    };
+    let line = buffer.get(..len).unwrap_or(&[]);
+    let mut words = line.split(|byte| *byte == b' ');
+    let mut number = |radix: u32| {
+        let digits = words.next()?;
+        let digits = digits.strip_prefix(b"0x").unwrap_or(digits);
+        digits.iter().try_fold(0usize, |number, &digit| {
+            let digit = char::from(digit).to_digit(radix)?;
+            Some(
+                number
+                    .wrapping_mul(radix as usize)
+                    .wrapping_add(digit as usize),
+            )
+        })
+    };
+    let (Some(call), Some(set)) = (number(10), number(16)) else {
+        return false;
+    };
+    let mut mask = [0; size_of::<u64>()];
+    call == libc::SYS_rt_sigtimedwait as usize
+        && peek(set, &mut mask)
+        && u64::from_ne_bytes(mask) & signals::bit(signal) != 0
 }
 
 /// Passes on the ids of all threads of the process.
