@@ -82,6 +82,8 @@ pub enum Key {
     GuardQuarantineBytes,
     /// Bytes of guarded objects' pages when only some are guarded.
     GuardBytes,
+    /// Thousandths of a thread's time for samples.
+    GuardShare,
     /// Whether errors are reported as text.
     GuardText,
     /// Whether lost blocks are reported at exit.
@@ -188,7 +190,7 @@ impl Tunable {
 /// Every tunable, in the order of [`Key`].
 pub static TUNABLES: [Tunable; COUNT] = TABLE;
 
-const TABLE: [Tunable; 29] = [
+const TABLE: [Tunable; 30] = [
     Tunable::bytes(Key::Mxfast, Native::DEFAULT_MXFAST, Native::MAX_MXFAST)
         .mallopt("M_MXFAST", 1)
         .glibc("mxfast")
@@ -284,6 +286,9 @@ const TABLE: [Tunable; 29] = [
     Tunable::bytes(Key::GuardBytes, 8 * MIB, PTRDIFF_MAX)
         .variable("FENCEPOST_GUARD_BYTES")
         .says("How much the pages of guarded objects in use may take where only one allocation in N is guarded; while it is spent, none is."),
+    Tunable::number(Key::GuardShare, 5, 1000)
+        .variable("FENCEPOST_GUARD_SHARE")
+        .says("How many thousandths of its time a thread may spend on guarded objects where one allocation in 100 or fewer is guarded, beyond the first millisecond of that; 0 for any."),
     Tunable::switch(Key::GuardText, true)
         .variable("FENCEPOST_GUARD_TEXT")
         .says("Whether guard mode reports errors as text on standard error."),

@@ -139,6 +139,10 @@ pub struct Cache {
     /// Requests that no class serves until the next sample; 0 if none was counted yet.
     odd: u32,
     random: u64,
+    /// Nanoseconds that may be spent on samples, as of the time at which the thread had run so
+    /// long.
+    credit: i64,
+    sampled_at: u64,
     claim: Claim<Cache>,
 }
 
@@ -168,6 +172,8 @@ impl Cache {
             thread: 0,
             odd: 0,
             random: 0,
+            credit: 0,
+            sampled_at: 0,
             claim: Claim::new(),
         }
     }
@@ -210,6 +216,7 @@ impl Cache {
         self.direct = direct;
         self.thread = 0;
         self.odd = 0;
+        self.sampled_at = 0;
         for (class, slot) in self.slots.iter_mut().enumerate().skip(2) {
             slot.low = Low::of(class_size(class));
         }

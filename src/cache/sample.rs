@@ -58,4 +58,25 @@ impl Cache {
             self.arm(class, pops());
         }
     }
+
+    /// Whether the thread may spend time on a sample, when it has run for `now` nanoseconds and
+    /// `share` thousandths of that are allowed; [`BURST`] may be spent ahead.
+    pub fn may_spend(&mut self, now: u64, share: u64) -> bool {
+        let ran = now.saturating_sub(self.sampled_at);
+        let earned = (ran.min(1 << 40) * share / 1000) as i64;
+        self.credit = (self.credit + earned).min(BURST);
+        if self.sampled_at == 0 {
+            self.credit = BURST;
+        }
+        self.sampled_at = now;
+        self.credit > 0
+    }
+
+    /// So many nanoseconds were spent on a sample.
+    pub fn spend(&mut self, time: u64) {
+        self.credit -= time.min(1 << 40) as i64;
+    }
 }
+
+/// Nanoseconds that a thread may spend on samples before it has earned them.
+const BURST: i64 = 1_000_000;

@@ -75,10 +75,33 @@ fn guard_sometimes(size: usize, align: usize, caller: Caller, one_in: usize) -> 
         }
     };
     if due && !is_spent() {
-        return allocate(size, align, caller);
+        return sample(cache, size, align, caller, one_in);
     }
     core::ptr::null_mut()
 }
+
+/// Guards an object as a sample, unless the thread has spent too much time on such lately. Null if
+/// that cannot be.
+fn sample(cache: *mut Cache, size: usize, align: usize, caller: Caller, one_in: usize) -> *mut u8 {
+    let share = SETTINGS.get(Key::GuardShare) as u64;
+    if share == 0 || one_in < RARE {
+        return allocate(size, align, caller);
+    }
+    let begun = os::thread_time();
+    // SAFETY: the thread's own cache.
+    if unsafe { !(*cache).may_spend(begun, share) } {
+        return core::ptr::null_mut();
+    }
+    let p = allocate(size, align, caller);
+    // To free the object will cost about as much.
+    let spent = 2 * os::thread_time().saturating_sub(begun);
+    // SAFETY: as above.
+    unsafe { (*cache).spend(spent) };
+    p
+}
+
+/// Who guards more often than one in so many wants that, whatever it costs.
+const RARE: usize = 100;
 
 /// Whether guarded objects in use take all that samples may take.
 fn is_spent() -> bool {
@@ -118,7 +141,7 @@ unsafe extern "C" fn sampled_from(
     if next == 0 || is_spent() {
         return block;
     }
-    let p = allocate(size, align, Caller { pc, fp });
+    let p = sample(cache, size, align, Caller { pc, fp }, one_in);
     if p.is_null() {
         return block;
     }

@@ -91,6 +91,23 @@ pub fn thread_id() -> u32 {
     unsafe { system_call(libc::SYS_gettid, [0; 6]) }.unwrap_or(0) as u32
 }
 
+/// For how many nanoseconds the calling thread has run; 0 if the kernel does not tell.
+#[must_use]
+pub fn thread_time() -> u64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    let into = (&raw mut time).expose_provenance();
+    let clock = libc::CLOCK_THREAD_CPUTIME_ID as usize;
+    // SAFETY: the kernel writes one time.
+    let told = unsafe { system_call(libc::SYS_clock_gettime, [clock, into, 0, 0, 0, 0]) };
+    if told.is_err() {
+        return 0;
+    }
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
 /// Lets another thread run.
 pub fn yield_now() {
     // SAFETY: sched_yield takes nothing.
