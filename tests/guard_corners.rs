@@ -89,3 +89,25 @@ fn sigwait_gets_no_signal_of_ours() {
         assert!(!err.contains("is lost"), "{err}");
     }
 }
+
+/// A fault in memory that the program has protected itself is its handler's business.
+#[test]
+fn faults_in_protected_objects_are_the_programs() {
+    assert_eq!(play(&["protects"], &[("FENCEPOST_GUARD", "1")]).err(), "");
+}
+
+/// The peak is never below what is in use.
+#[test]
+fn the_peak_counts_guarded_bytes() {
+    let env = [
+        ("FENCEPOST_GUARD", "1"),
+        ("FENCEPOST_GUARD_LEAKS", "0"),
+        ("FENCEPOST_STATS", "1"),
+    ];
+    let err = play(&["many", "1000", "5000", "1"], &env).err();
+    let row = err.lines().find(|line| line.contains(" at peak"));
+    let mut numbers = row.expect("a row").split_whitespace().skip(1).step_by(2);
+    let mut number = || numbers.next().and_then(|n| n.parse::<u64>().ok());
+    let (live, peak) = (number().expect("live"), number().expect("peak"));
+    assert!(live >= 1000 * 8192 && peak >= live, "{err}");
+}

@@ -413,6 +413,22 @@ fn a_child_forgets_what_somebody_had_in_hands() {
     assert_ne!(get(&pool, 100, 16, Side::Right), freed);
 }
 
+#[test]
+fn a_child_takes_the_slot_that_its_parent_was_taking() {
+    let ground = ground();
+    let pool = pool(&ground);
+    get(&pool, 100, 16, Side::Right);
+    let record = pool.forge_record(SlotIndex { class: 0, index: 1 });
+    // SAFETY: the first word of a record, which says what the slot holds.
+    unsafe {
+        let word = ground.os().region().at(record).cast::<u64>();
+        word.write(SlotState::Busy as u64);
+    }
+    pool.enter(1);
+    assert_ne!(get(&pool, 100, 16, Side::Right), 0);
+    pool.check().expect("in order");
+}
+
 /// Damages a pool whose objects are given.
 type Break<'b> = &'b dyn Fn(&Ground<Kernel>, &Guards, &[usize]);
 

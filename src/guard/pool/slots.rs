@@ -231,7 +231,8 @@ impl<O: Os + Copy + 'static> Pool<O> {
         let at = class.records.load(Ordering::Relaxed) + index * RECORD_BYTES;
         // SAFETY: committed just now, or before, and never unmapped.
         let cell = unsafe { Cell::new(self.os.region(), at) };
-        cell.change(SlotState::Unused, SlotState::Busy).ok()?;
+        // It is `Busy` already in a child of fork whose parent was right here.
+        let _ = cell.change(SlotState::Unused, SlotState::Busy);
         cell.set_protected(protected);
         class.used.store(index as u32 + 1, Ordering::Release);
         Some((slot, cell))
