@@ -358,6 +358,8 @@ fn without_mappings_large_objects_are_refused_and_small_ones_are_not() {
         0,
         "one mapping in four"
     );
+    let resting = pool.totals().resting;
+    assert_eq!(resting, 0, "what is refused takes no place");
     assert_ne!(get(&pool, 100, 16, Side::Right), 0);
     release(&pool, large).expect("in use");
     assert_ne!(get(&pool, 200_000, 16, Side::Right), 0);

@@ -333,6 +333,9 @@ impl<O: Os + Copy + 'static> Pool<O> {
         let page = self.os.page_size();
         let pages = geometry::pages(size, align, page)?;
         let class = pages.checked_next_power_of_two()?.trailing_zeros() as usize;
+        if self.closes_by_access(class) && !self.may_map() {
+            return None;
+        }
         let (slot, cell) = self.take(class)?;
         let body = self.body(slot);
         let place = geometry::place(body, body + (page << class), size, align, page, side);
