@@ -111,3 +111,21 @@ fn the_peak_counts_guarded_bytes() {
     let (live, peak) = (number().expect("live"), number().expect("peak"));
     assert!(live >= 1000 * 8192 && peak >= live, "{err}");
 }
+
+/// Who allocated a sample is the program, whichever function was called.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn samples_know_their_callers() {
+    for guard in ["1", "2"] {
+        let env = [("FENCEPOST_GUARD", guard), ("FENCEPOST_GUARD_LEAKS", "1")];
+        let err = play(&["loses"], &env).err();
+        let callers: Vec<&str> = err.lines().filter(|l| l.contains("    #0 ")).collect();
+        assert!(callers.len() >= 6, "FENCEPOST_GUARD={guard}: {err}");
+        for caller in callers {
+            assert!(
+                caller.contains("/corners-"),
+                "FENCEPOST_GUARD={guard}: {err}"
+            );
+        }
+    }
+}

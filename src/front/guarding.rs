@@ -17,7 +17,7 @@ pub(super) static GUARD: Pool<&'static Ledger<Kernel>> = Pool::new(&KERNEL);
 /// Whether the pool was started.
 static STARTED: AtomicU32 = AtomicU32::new(NO);
 
-/// Blocks that a cache served and that a guarded object then replaced.
+/// Blocks that a cache served and took back at once, for a guarded object was due.
 pub(super) static SWAPPED: AtomicU64 = AtomicU64::new(0);
 
 const NO: u32 = 0;
@@ -54,8 +54,8 @@ pub(super) fn guard(size: usize, align: usize, caller: Caller) -> *mut u8 {
     }
 }
 
-/// Requests that caches serve are counted there; here come the others, and a sample that was due
-/// when a cache had nothing.
+/// Requests that caches serve are counted there; here come the others, and those of which a sample
+/// is due.
 #[cold]
 fn guard_sometimes(size: usize, align: usize, caller: Caller, one_in: usize) -> *mut u8 {
     let cache = enter();
@@ -87,8 +87,11 @@ fn is_spent() -> bool {
 
 with_caller! {
     /// Guards an object in the place of a block that was popped when a sample was due; the block
-    /// itself if that cannot be.
-    pub(super) fn sampled(payload: usize, size: usize, align: usize) -> *mut u8 => sampled_from;
+    /// itself if that cannot be. `align`, at most 16, is what the object is aligned to.
+    ///
+    /// # Safety
+    /// The block was popped from the thread's cache and is nobody's.
+    pub fn sampled(payload: usize, size: usize, align: usize) -> *mut u8 => sampled_from;
 }
 
 /// # Safety
@@ -126,6 +129,25 @@ unsafe extern "C" fn sampled_from(
     unsafe { free(block, UNKNOWN, UNKNOWN) };
     SWAPPED.fetch_add(1, Ordering::Relaxed);
     p
+}
+
+/// Takes back what was popped when a sample was due, so that it is due again. Null.
+///
+/// # Safety
+/// The block was popped from the thread's cache and is nobody's.
+#[cold]
+#[inline(never)]
+pub(super) unsafe fn put_back(payload: usize, size: usize) -> *mut u8 {
+    let cache = Thread::cache();
+    if !cache.is_null() {
+        let next = u32::from(SETTINGS.get(Key::Guard) > 1);
+        // SAFETY: the thread's own cache, not a direct one, for it had the block.
+        unsafe { (*cache).arm_class_of(Native::chunk_size_unchecked(size), next) };
+    }
+    // SAFETY: popped just now.
+    unsafe { free(KEYS.region.at(payload), UNKNOWN, UNKNOWN) };
+    SWAPPED.fetch_add(1, Ordering::Relaxed);
+    core::ptr::null_mut()
 }
 
 /// How many allocations until the next sample: at random, `one_in` on average.

@@ -125,6 +125,23 @@ static int protects(void) {
     return 0;
 }
 
+/* Loses many blocks of every kind, all asked for by this very function. */
+static int loses(void) {
+    void *volatile p;
+    for (int i = 0; i < 300; i++) {
+        p = malloc(1000);
+        p = calloc(1, 1100);
+        p = realloc(malloc(10), 1200);
+        p = aligned_alloc(64, 1280);
+        void *aligned = NULL;
+        if (posix_memalign(&aligned, 128, 1400))
+            return 2;
+        p = malloc(100000);
+    }
+    p = NULL;
+    return 0;
+}
+
 int main(int argc, char **argv) {
     if (argc < 2)
         return 1;
@@ -136,6 +153,8 @@ int main(int argc, char **argv) {
         return sigwaits();
     if (!strcmp(argv[1], "protects"))
         return protects();
+    if (!strcmp(argv[1], "loses"))
+        return loses();
     if (argc == 5 && !strcmp(argv[1], "many"))
         return many(atoi(argv[2]), strtoul(argv[3], NULL, 0), atoi(argv[4]));
     return 1;
