@@ -117,7 +117,11 @@ fn the_peak_counts_guarded_bytes() {
 #[cfg(target_arch = "x86_64")]
 fn samples_know_their_callers() {
     for guard in ["1", "2"] {
-        let env = [("FENCEPOST_GUARD", guard), ("FENCEPOST_GUARD_LEAKS", "1")];
+        let env = [
+            ("FENCEPOST_GUARD", guard),
+            ("FENCEPOST_GUARD_BYTES", "1073741824"),
+            ("FENCEPOST_GUARD_LEAKS", "1"),
+        ];
         let err = play(&["loses"], &env).err();
         let callers: Vec<&str> = err.lines().filter(|l| l.contains("    #0 ")).collect();
         assert!(callers.len() >= 6, "FENCEPOST_GUARD={guard}: {err}");

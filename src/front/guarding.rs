@@ -9,7 +9,7 @@ use crate::guard::verdict::{Given, Occasion};
 use crate::guard::{Event, FRAMES, GuardTotals, Pool, Refusal, Side};
 use crate::os::{self, Caller, Kernel, Ledger, Region, with_caller};
 use crate::report::Call;
-use crate::size::Native;
+use crate::size::{CACHED_REQUEST, Native};
 use crate::sync::overlay::{AtomicU32, AtomicU64, Ordering};
 
 /// The pool of guarded objects.
@@ -61,17 +61,18 @@ fn guard_sometimes(size: usize, align: usize, caller: Caller, one_in: usize) -> 
     let cache = enter();
     // SAFETY: the thread's own cache, or one that several share, which is not written to.
     let due = unsafe {
+        let direct = Cache::route(cache).0;
+        let served = !direct && size <= SETTINGS.get(Key::TcacheMax);
+        let chunk_size = Native::chunk_size_unchecked(size.min(CACHED_REQUEST));
         if !Cache::is_owned(cache) {
             false
-        } else if Cache::route(cache).0 || size > SETTINGS.get(Key::TcacheMax) {
-            (*cache).is_odd_one_due(|| interval(cache, one_in))
+        } else if served && (*cache).is_due(chunk_size) {
+            (*cache).arm_class_of(chunk_size, interval(cache, one_in));
+            true
         } else {
-            let chunk_size = Native::chunk_size_unchecked(size);
-            let due = (*cache).is_due(chunk_size);
-            if due {
-                (*cache).arm_class_of(chunk_size, interval(cache, one_in));
-            }
-            due
+            // What is aligned to more comes from a cache only by chance.
+            (!served || align > Native::ALIGN)
+                && (*cache).is_odd_one_due(|| interval(cache, one_in))
         }
     };
     if due && !is_spent() {
