@@ -119,13 +119,14 @@ fn or_no_memory(block: *mut u8) -> *mut c_void {
 #[inline]
 #[must_use]
 pub fn malloc(size: usize) -> *mut c_void {
-    let hit = front::cached(size, ALIGN);
-    if hit.is_null() {
+    front::cached_with(
+        size,
+        <*mut u8>::cast,
+        // SAFETY: the block was popped just now and is nobody's.
+        |payload| unsafe { front::sampled(payload, size, ALIGN) }.cast(),
         // SAFETY: nothing is demanded.
-        unsafe { malloc_slow(size) }
-    } else {
-        hit.cast()
-    }
+        || unsafe { malloc_slow(size) },
+    )
 }
 
 with_caller! {
@@ -189,7 +190,7 @@ unsafe extern "C" fn malloc_from(size: usize, pc: usize, fp: usize) -> *mut c_vo
 
 /// A block from the cache, which may have come to be since, or from below.
 fn allocate(size: usize, caller: Caller) -> *mut u8 {
-    let hit = front::cached(size, ALIGN);
+    let hit = front::cached_unless_due(size);
     if hit.is_null() {
         front::malloc(size, ALIGN, caller)
     } else {
@@ -223,7 +224,7 @@ pub unsafe fn free(block: *mut c_void) {
 pub fn calloc(count: usize, size: usize) -> *mut c_void {
     match count.checked_mul(size) {
         Some(bytes) => {
-            let hit = front::cached(bytes, ALIGN);
+            let hit = front::cached_unless_due(bytes);
             if hit.is_null() {
                 // SAFETY: nothing is demanded.
                 return unsafe { calloc_slow(bytes) };

@@ -206,7 +206,7 @@ unsafe extern "C" fn first_from(
             front::memalign_zeroed(align, size, caller)
         };
     }
-    let hit = front::cached(size, align);
+    let hit = front::cached_unless_due(size);
     if hit.is_null() {
         return if told & 1 == 0 {
             front::malloc(size, align, caller)
@@ -255,14 +255,19 @@ unsafe extern "C" fn resize_from(
 unsafe impl GlobalAlloc for Fencepost {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if layout.align() <= ALIGN {
-            let hit = front::cached(layout.size(), layout.align());
-            if !hit.is_null() {
-                return hit;
-            }
-        }
+        let (size, align) = (layout.size(), layout.align());
         // SAFETY: a layout's alignment is a power of two.
-        unsafe { first(layout.size(), layout.align(), self.told(false)) }
+        let miss = || unsafe { first(size, align, self.told(false)) };
+        if align > ALIGN {
+            return miss();
+        }
+        front::cached_with(
+            size,
+            |block| block,
+            // SAFETY: the block was popped just now and is nobody's.
+            |payload| unsafe { front::sampled(payload, size, align) },
+            miss,
+        )
     }
 
     #[inline]
@@ -274,7 +279,7 @@ unsafe impl GlobalAlloc for Fencepost {
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         if layout.align() <= ALIGN {
-            let hit = front::cached(layout.size(), layout.align());
+            let hit = front::cached_unless_due(layout.size());
             if !hit.is_null() {
                 // SAFETY: the block has that many bytes.
                 unsafe { hit.write_bytes(0, layout.size()) };

@@ -18,7 +18,7 @@
 //!
 //! # A malloc goes down
 //!
-//! 1. [`front::cached`] finds the class of the request and pops the thread's magazine: no lock, no
+//! 1. [`front::cached_with`] finds the class of the request and pops the thread's magazine: no lock, no
 //!    atomic instruction, no call. The chunk's tag is verified and rewritten.
 //! 2. On a miss [`front`] decides. A chunk of at least the mapping threshold gets a mapping
 //!    ([`arena::Maps`]): a kept one, moved to size, or a new one. glibc asks the bins first; this

@@ -89,3 +89,47 @@ fn sigwait_gets_no_signal_of_ours() {
         assert!(!err.contains("is lost"), "{err}");
     }
 }
+
+/// A fault in memory that the program has protected itself is its handler's business.
+#[test]
+fn faults_in_protected_objects_are_the_programs() {
+    assert_eq!(play(&["protects"], &[("FENCEPOST_GUARD", "1")]).err(), "");
+}
+
+/// The peak is never below what is in use.
+#[test]
+fn the_peak_counts_guarded_bytes() {
+    let env = [
+        ("FENCEPOST_GUARD", "1"),
+        ("FENCEPOST_GUARD_LEAKS", "0"),
+        ("FENCEPOST_STATS", "1"),
+    ];
+    let err = play(&["many", "1000", "5000", "1"], &env).err();
+    let row = err.lines().find(|line| line.contains(" at peak"));
+    let mut numbers = row.expect("a row").split_whitespace().skip(1).step_by(2);
+    let mut number = || numbers.next().and_then(|n| n.parse::<u64>().ok());
+    let (live, peak) = (number().expect("live"), number().expect("peak"));
+    assert!(live >= 1000 * 8192 && peak >= live, "{err}");
+}
+
+/// Who allocated a sample is the program, whichever function was called.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn samples_know_their_callers() {
+    for guard in ["1", "2"] {
+        let env = [
+            ("FENCEPOST_GUARD", guard),
+            ("FENCEPOST_GUARD_BYTES", "1073741824"),
+            ("FENCEPOST_GUARD_LEAKS", "1"),
+        ];
+        let err = play(&["loses"], &env).err();
+        let callers: Vec<&str> = err.lines().filter(|l| l.contains("    #0 ")).collect();
+        assert!(callers.len() >= 6, "FENCEPOST_GUARD={guard}: {err}");
+        for caller in callers {
+            assert!(
+                caller.contains("/corners-"),
+                "FENCEPOST_GUARD={guard}: {err}"
+            );
+        }
+    }
+}

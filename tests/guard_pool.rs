@@ -358,6 +358,8 @@ fn without_mappings_large_objects_are_refused_and_small_ones_are_not() {
         0,
         "one mapping in four"
     );
+    let resting = pool.totals().resting;
+    assert_eq!(resting, 0, "what is refused takes no place");
     assert_ne!(get(&pool, 100, 16, Side::Right), 0);
     release(&pool, large).expect("in use");
     assert_ne!(get(&pool, 200_000, 16, Side::Right), 0);
@@ -411,6 +413,22 @@ fn a_child_forgets_what_somebody_had_in_hands() {
     assert_eq!(pool.check(), Err(PoolDamage::Quarantine(0)));
     assert_eq!(release(&pool, at), Ok(()));
     assert_ne!(get(&pool, 100, 16, Side::Right), freed);
+}
+
+#[test]
+fn a_child_takes_the_slot_that_its_parent_was_taking() {
+    let ground = ground();
+    let pool = pool(&ground);
+    get(&pool, 100, 16, Side::Right);
+    let record = pool.forge_record(SlotIndex { class: 0, index: 1 });
+    // SAFETY: the first word of a record, which says what the slot holds.
+    unsafe {
+        let word = ground.os().region().at(record).cast::<u64>();
+        word.write(SlotState::Busy as u64);
+    }
+    pool.enter(1);
+    assert_ne!(get(&pool, 100, 16, Side::Right), 0);
+    pool.check().expect("in order");
 }
 
 /// Damages a pool whose objects are given.

@@ -29,7 +29,7 @@ use crate::size::ALIGN;
 #[inline]
 #[must_use]
 pub extern "C" fn operator_new(size: usize) -> *mut c_void {
-    front::cached(size, ALIGN).cast()
+    front::cached_unless_due(size).cast()
 }
 
 /// One attempt of the loops below; `align` 0 is the alignment that every block has. Unlike
@@ -212,9 +212,10 @@ mod x86_64 {
     use super::{attempt, handler, thrower};
 
     /// Tries, calls the handler and tries again. At label 3 there is no handler (any more), the
-    /// frame is gone and the return address that of the caller; `$end` follows.
+    /// frame is gone and the return address that of the caller; `$end` follows. `$caller` is how
+    /// many bytes above the frame's end the address lies that the user's call returns to.
     macro_rules! attempts {
-        ($end:literal) => {
+        ($caller:literal, $end:literal) => {
             concat!(
                 ".cfi_startproc\n",
                 "push rbx\n",
@@ -230,8 +231,8 @@ mod x86_64 {
                 "2:\n",
                 "mov rdi, rbx\n",
                 "mov rsi, r12\n",
-                "mov rdx, qword ptr [rsp + 24]\n", // Who called,
-                "mov rcx, rbp\n",                  // and his frame.
+                concat!("mov rdx, qword ptr [rsp + ", $caller, "]\n"), // Who called,
+                "mov rcx, rbp\n",                                      // and his frame.
                 "call {attempt}\n",
                 "test rax, rax\n",
                 "jne 4f\n",
@@ -264,6 +265,7 @@ mod x86_64 {
     pub unsafe extern "C-unwind" fn new_or_throw(size: usize, align: usize) -> *mut c_void {
         naked_asm!(
             attempts!(
+                "24",
                 "call {thrower}
                 .cfi_remember_state
                 add rsp, 8
@@ -288,11 +290,12 @@ mod x86_64 {
     /// passes.
     ///
     /// # Safety
-    /// As for [`new_or_throw`].
+    /// As for [`new_or_throw`]. It is called by way of [`null_if_thrown`].
     #[unsafe(naked)]
     pub unsafe extern "C-unwind" fn new_or_null(size: usize, align: usize) -> *mut c_void {
         naked_asm!(
-            attempts!("xor eax, eax\n"),
+            // The caller is [`null_if_thrown`], two words behind whose caller is the one.
+            attempts!("40", "xor eax, eax\n"),
             attempt = sym attempt,
             handler = sym handler,
         )

@@ -323,11 +323,14 @@ impl Cache {
     }
 
     /// After a miss: gets chunks of a class from the spare, the depot or the arena and pops
-    /// one. 0 if there is no memory.
+    /// one; if it was no miss, one of those that are there. 0 if there is no memory.
     #[cold]
     pub fn refill<O: Os + Copy + 'static>(&mut self, shared: &Shared<O>, class: usize) -> usize {
         let keys = shared.keys();
         let slot = &mut self.slots[class % SLOTS];
+        if slot.count() != 0 {
+            return self.pop_here(keys, class);
+        }
         if !slot.spare.is_empty() {
             let spare = slot.take_spare();
             slot.load(spare);

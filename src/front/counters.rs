@@ -32,7 +32,9 @@ pub fn snapshot() -> Snapshot {
     all.mallocs = all.mallocs.saturating_sub(swapped);
     all.frees = all.frees.saturating_sub(swapped);
     all.live_bytes += all.guard.live_bytes;
+    all.peak_bytes += all.guard.peak_bytes;
     all.system_bytes += all.guard.live_bytes;
+    all.system_peak += all.guard.peak_bytes;
     all.mapped = SHARED.maps.totals();
     all.mapped_peak = SHARED.maps.peaks();
     all.mapped_served = mapped_served;

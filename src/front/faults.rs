@@ -80,7 +80,7 @@ static WITNESS: &dyn Witness = &Process;
 
 impl Witness for Process {
     fn holds(&self, addr: usize) -> bool {
-        GUARD.holds(addr)
+        GUARD.holds(addr) && !GUARD.is_open(addr)
     }
 
     fn explain(&self, trap: &Trap) {

@@ -9,7 +9,7 @@ use crate::guard::verdict::{Given, Occasion};
 use crate::guard::{Event, FRAMES, GuardTotals, Pool, Refusal, Side};
 use crate::os::{self, Caller, Kernel, Ledger, Region, with_caller};
 use crate::report::Call;
-use crate::size::Native;
+use crate::size::{CACHED_REQUEST, Native};
 use crate::sync::overlay::{AtomicU32, AtomicU64, Ordering};
 
 /// The pool of guarded objects.
@@ -17,7 +17,7 @@ pub(super) static GUARD: Pool<&'static Ledger<Kernel>> = Pool::new(&KERNEL);
 /// Whether the pool was started.
 static STARTED: AtomicU32 = AtomicU32::new(NO);
 
-/// Blocks that a cache served and that a guarded object then replaced.
+/// Blocks that a cache served and took back at once, for a guarded object was due.
 pub(super) static SWAPPED: AtomicU64 = AtomicU64::new(0);
 
 const NO: u32 = 0;
@@ -54,24 +54,25 @@ pub(super) fn guard(size: usize, align: usize, caller: Caller) -> *mut u8 {
     }
 }
 
-/// Requests that caches serve are counted there; here come the others, and a sample that was due
-/// when a cache had nothing.
+/// Requests that caches serve are counted there; here come the others, and those of which a sample
+/// is due.
 #[cold]
 fn guard_sometimes(size: usize, align: usize, caller: Caller, one_in: usize) -> *mut u8 {
     let cache = enter();
     // SAFETY: the thread's own cache, or one that several share, which is not written to.
     let due = unsafe {
+        let direct = Cache::route(cache).0;
+        let served = !direct && size <= SETTINGS.get(Key::TcacheMax);
+        let chunk_size = Native::chunk_size_unchecked(size.min(CACHED_REQUEST));
         if !Cache::is_owned(cache) {
             false
-        } else if Cache::route(cache).0 || size > SETTINGS.get(Key::TcacheMax) {
-            (*cache).is_odd_one_due(|| interval(cache, one_in))
+        } else if served && (*cache).is_due(chunk_size) {
+            (*cache).arm_class_of(chunk_size, interval(cache, one_in));
+            true
         } else {
-            let chunk_size = Native::chunk_size_unchecked(size);
-            let due = (*cache).is_due(chunk_size);
-            if due {
-                (*cache).arm_class_of(chunk_size, interval(cache, one_in));
-            }
-            due
+            // What is aligned to more comes from a cache only by chance.
+            (!served || align > Native::ALIGN)
+                && (*cache).is_odd_one_due(|| interval(cache, one_in))
         }
     };
     if due && !is_spent() {
@@ -110,8 +111,11 @@ fn is_spent() -> bool {
 
 with_caller! {
     /// Guards an object in the place of a block that was popped when a sample was due; the block
-    /// itself if that cannot be.
-    pub(super) fn sampled(payload: usize, size: usize, align: usize) -> *mut u8 => sampled_from;
+    /// itself if that cannot be. `align`, at most 16, is what the object is aligned to.
+    ///
+    /// # Safety
+    /// The block was popped from the thread's cache and is nobody's.
+    pub fn sampled(payload: usize, size: usize, align: usize) -> *mut u8 => sampled_from;
 }
 
 /// # Safety
@@ -149,6 +153,25 @@ unsafe extern "C" fn sampled_from(
     unsafe { free(block, UNKNOWN, UNKNOWN) };
     SWAPPED.fetch_add(1, Ordering::Relaxed);
     p
+}
+
+/// Takes back what was popped when a sample was due, so that it is due again. Null.
+///
+/// # Safety
+/// The block was popped from the thread's cache and is nobody's.
+#[cold]
+#[inline(never)]
+pub(super) unsafe fn put_back(payload: usize, size: usize) -> *mut u8 {
+    let cache = Thread::cache();
+    if !cache.is_null() {
+        let next = u32::from(SETTINGS.get(Key::Guard) > 1);
+        // SAFETY: the thread's own cache, not a direct one, for it had the block.
+        unsafe { (*cache).arm_class_of(Native::chunk_size_unchecked(size), next) };
+    }
+    // SAFETY: popped just now.
+    unsafe { free(KEYS.region.at(payload), UNKNOWN, UNKNOWN) };
+    SWAPPED.fetch_add(1, Ordering::Relaxed);
+    core::ptr::null_mut()
 }
 
 /// How many allocations until the next sample: at random, `one_in` on average.

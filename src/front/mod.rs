@@ -37,7 +37,7 @@ use crate::size::{
 use crate::sync::overlay::Ordering;
 use diagnosis::misuse;
 use guarding::{guard, guarded};
-pub use guarding::{guard_totals, sweep};
+pub use guarding::{guard_totals, sampled, sweep};
 use process::{DIRECT_FREES, DIRECT_MALLOCS, EXTENTS, KEYS, SETTINGS, SHARED, enter};
 
 type KernelChunk = Chunk<'static, Exposed>;
@@ -45,30 +45,51 @@ type KernelChunk = Chunk<'static, Exposed>;
 /// What [`free`] is told of a block of unknown size or alignment.
 pub const UNKNOWN: usize = usize::MAX;
 
-/// A block of at least `size` bytes from the thread's cache; null if that has none (or there is
-/// no cache yet), which says nothing about memory: [`malloc`] does. Only if it happens to be
-/// guarded is it aligned to more than 16: to `align`, which may be less.
+/// A block of at least `size` bytes from the thread's cache: what `hit` makes of it, or `miss` if
+/// the cache has none (or there is no cache yet), which says nothing about memory: [`malloc`] does.
+/// Where a sample is due, it is what `due` makes of the payload of such a block. Every one of them
+/// comes last, so that those that look for their caller are jumped to.
 #[inline(always)]
-#[must_use]
-pub fn cached(size: usize, align: usize) -> *mut u8 {
+pub fn cached_with<R>(
+    size: usize,
+    hit: impl FnOnce(*mut u8) -> R,
+    due: impl FnOnce(usize) -> R,
+    miss: impl FnOnce() -> R,
+) -> R {
     let cache = Thread::cache();
     if cache.is_null() {
-        return core::ptr::null_mut();
+        return miss();
     }
     let class = if size <= SMALL_REQUEST {
         small_class_of(size)
     } else if size <= CACHED_REQUEST {
         class_of(Native::chunk_size_unchecked(size))
     } else {
-        return core::ptr::null_mut();
+        return miss();
     };
     // SAFETY: the thread's own pointer; the size was bounded.
-    let (payload, due) = unsafe { Cache::pop(cache, &KEYS, class) };
-    if due {
-        // SAFETY: the block was popped just now and is nobody's.
-        return unsafe { guarding::sampled(payload, size, align) };
+    let (payload, is_due) = unsafe { Cache::pop(cache, &KEYS, class) };
+    if is_due {
+        return due(payload);
     }
-    KEYS.region.at(payload)
+    if payload == 0 {
+        return miss();
+    }
+    hit(KEYS.region.at(payload))
+}
+
+/// As [`cached_with`], but null if the cache has no block, or one that should be guarded: those
+/// that know their caller, as [`malloc`] does, see to it.
+#[inline(always)]
+#[must_use]
+pub fn cached_unless_due(size: usize) -> *mut u8 {
+    cached_with(
+        size,
+        |block| block,
+        // SAFETY: the block was popped just now and is nobody's.
+        |payload| unsafe { guarding::put_back(payload, size) },
+        core::ptr::null_mut,
+    )
 }
 
 /// Frees a block; null does nothing. Keeps errno. Aborts with one line if `p` is not a block in
@@ -270,7 +291,7 @@ fn serve_mapped(size: usize, align: usize, zeroed: bool) -> Served {
 pub fn memalign(align: usize, size: usize, caller: Caller) -> *mut u8 {
     if align > Native::ALIGN {
         // Blocks that were aligned before come back to the cache.
-        let hit = cached(size, align);
+        let hit = cached_unless_due(size);
         if !hit.is_null() {
             if hit.addr() & (align - 1) == 0 {
                 return hit;

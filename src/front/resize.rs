@@ -3,7 +3,7 @@
 
 use super::guarding;
 use super::process::{KEYS, SETTINGS, SHARED, enter};
-use super::{KernelChunk, Named, UNKNOWN, cached, free, malloc_untraced, named};
+use super::{KernelChunk, Named, UNKNOWN, cached_unless_due, free, malloc_untraced, named};
 use super::{take_chunk, take_mapping, trace};
 use crate::os::{Caller, Region};
 use crate::report::Call;
@@ -61,7 +61,7 @@ unsafe fn resize_or_move(
             (crate::arena::Maps::usable(SHARED.os(), addr, len), true)
         }
     };
-    let hit = cached(size, align);
+    let hit = cached_unless_due(size);
     let to = if hit.is_null() {
         malloc_untraced(size, align, caller)
     } else {

@@ -4,7 +4,7 @@
 //!
 //! | where | the program has a handler | then |
 //! |---|---|---|
-//! | in the pool | does not matter | report, default action |
+//! | in the pool, where no object in use is | does not matter | report, default action |
 //! | anywhere else | yes | it is called, and nothing is said |
 //! | anywhere else | no, or it was reset meanwhile | report, default action |
 //!
@@ -56,7 +56,7 @@ use core::ffi::{c_int, c_void};
 /// Who knows the heap and can tell what happened. Called in a handler, with all signals blocked,
 /// by one thread at a time.
 pub trait Witness: Sync {
-    /// Whether an address is one of the pool's.
+    /// Whether an address is one of the pool's that nobody may access.
     fn holds(&self, addr: usize) -> bool;
     /// Says what happened.
     fn explain(&self, trap: &Trap);

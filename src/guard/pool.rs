@@ -73,6 +73,8 @@ pub struct GuardTotals {
     pub live: u64,
     /// Bytes of their pages.
     pub live_bytes: u64,
+    /// The most that these were.
+    pub peak_bytes: u64,
     /// Freed objects that rest.
     pub resting: u64,
     /// Bytes that they had.
@@ -126,6 +128,7 @@ pub struct Pool<O: Os + Copy + 'static> {
     refused: AtomicU64,
     live: AtomicU64,
     live_bytes: AtomicU64,
+    peak_bytes: AtomicU64,
     resting: AtomicU64,
     resting_bytes: AtomicU64,
     /// The quarantine's measure.
@@ -160,6 +163,7 @@ impl<O: Os + Copy + 'static> Pool<O> {
             refused: AtomicU64::new(0),
             live: AtomicU64::new(0),
             live_bytes: AtomicU64::new(0),
+            peak_bytes: AtomicU64::new(0),
             resting: AtomicU64::new(0),
             resting_bytes: AtomicU64::new(0),
             most_resting: AtomicU64::new(u64::MAX),
@@ -254,6 +258,7 @@ impl<O: Os + Copy + 'static> Pool<O> {
             refused: get(&self.refused),
             live: get(&self.live),
             live_bytes: get(&self.live_bytes),
+            peak_bytes: get(&self.peak_bytes),
             resting: get(&self.resting),
             resting_bytes: get(&self.resting_bytes),
         }
@@ -328,6 +333,9 @@ impl<O: Os + Copy + 'static> Pool<O> {
         let page = self.os.page_size();
         let pages = geometry::pages(size, align, page)?;
         let class = pages.checked_next_power_of_two()?.trailing_zeros() as usize;
+        if self.closes_by_access(class) && !self.may_map() {
+            return None;
+        }
         let (slot, cell) = self.take(class)?;
         let body = self.body(slot);
         let place = geometry::place(body, body + (page << class), size, align, page, side);
@@ -356,8 +364,9 @@ impl<O: Os + Copy + 'static> Pool<O> {
         cell.fill(&record);
         self.guarded.fetch_add(1, Ordering::Relaxed);
         self.live.fetch_add(1, Ordering::Relaxed);
-        self.live_bytes
-            .fetch_add((place.close - place.open) as u64, Ordering::Relaxed);
+        let bytes = (place.close - place.open) as u64;
+        let before = self.live_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.peak_bytes.fetch_max(before + bytes, Ordering::Relaxed);
         Some(place.payload)
     }
 
@@ -415,6 +424,16 @@ impl<O: Os + Copy + 'static> Pool<O> {
         let record = cell.read();
         let within = record.payload <= addr && addr <= record.end();
         (record.is_live() && within).then_some((slot, record))
+    }
+
+    /// Whether an address lies in the pages of an object in use: an access that is refused there is
+    /// the program's own doing. Takes no lock.
+    pub fn is_open(&self, addr: usize) -> bool {
+        self.locate(addr).is_some_and(|(_, cell)| {
+            let record = cell.read();
+            let place = self.placement(&record);
+            record.is_live() && place.open <= addr && addr < place.close
+        })
     }
 
     /// Visits every slot that was ever used.

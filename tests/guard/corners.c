@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -103,6 +104,44 @@ static int sigwaits(void) {
     return 3;
 }
 
+static char *forbidden;
+
+static void allow(int signal, siginfo_t *info, void *context) {
+    if (info->si_addr != forbidden + 5000)
+        _exit(4);
+    mprotect(forbidden, 8192, PROT_READ | PROT_WRITE);
+}
+
+/* A program that protects its own memory and handles the faults. */
+static int protects(void) {
+    struct sigaction action = {.sa_sigaction = allow, .sa_flags = SA_SIGINFO};
+    sigaction(SIGSEGV, &action, NULL);
+    if (posix_memalign((void **)&forbidden, 65536, 8192))
+        return 2;
+    if (mprotect(forbidden, 8192, PROT_READ))
+        return 3;
+    forbidden[5000] = 1;
+    free(forbidden);
+    return 0;
+}
+
+/* Loses many blocks of every kind, all asked for by this very function. */
+static int loses(void) {
+    void *volatile p;
+    for (int i = 0; i < 300; i++) {
+        p = malloc(1000);
+        p = calloc(1, 1100);
+        p = realloc(malloc(10), 1200);
+        p = aligned_alloc(64, 1280);
+        void *aligned = NULL;
+        if (posix_memalign(&aligned, 128, 1400))
+            return 2;
+        p = malloc(100000);
+    }
+    p = NULL;
+    return 0;
+}
+
 int main(int argc, char **argv) {
     if (argc < 2)
         return 1;
@@ -112,6 +151,10 @@ int main(int argc, char **argv) {
         return aligned();
     if (!strcmp(argv[1], "sigwaits"))
         return sigwaits();
+    if (!strcmp(argv[1], "protects"))
+        return protects();
+    if (!strcmp(argv[1], "loses"))
+        return loses();
     if (argc == 5 && !strcmp(argv[1], "many"))
         return many(atoi(argv[2]), strtoul(argv[3], NULL, 0), atoi(argv[4]));
     return 1;

@@ -126,6 +126,11 @@ impl<O: Os + Copy + 'static> Pool<O> {
         opened
     }
 
+    /// Whether all slots of a class are closed by taking access away.
+    pub(super) fn closes_by_access(&self, class: usize) -> bool {
+        class >= LARGE || !self.has_guards.load(Ordering::Relaxed)
+    }
+
     /// Whether one more live object may have mappings of its own. Says so once if not.
     pub(super) fn may_map(&self) -> bool {
         let most = self.most_mapped.load(Ordering::Relaxed);
@@ -226,12 +231,12 @@ impl<O: Os + Copy + 'static> Pool<O> {
             index,
         };
         self.record_room(number, class, index)?;
-        let by_access = number >= LARGE || !self.has_guards.load(Ordering::Relaxed);
-        let protected = by_access || !self.make_ready(class, slot);
+        let protected = self.closes_by_access(number) || !self.make_ready(class, slot);
         let at = class.records.load(Ordering::Relaxed) + index * RECORD_BYTES;
         // SAFETY: committed just now, or before, and never unmapped.
         let cell = unsafe { Cell::new(self.os.region(), at) };
-        cell.change(SlotState::Unused, SlotState::Busy).ok()?;
+        // It is `Busy` already in a child of fork whose parent was right here.
+        let _ = cell.change(SlotState::Unused, SlotState::Busy);
         cell.set_protected(protected);
         class.used.store(index as u32 + 1, Ordering::Release);
         Some((slot, cell))
