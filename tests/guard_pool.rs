@@ -375,6 +375,44 @@ fn without_mappings_large_objects_are_refused_and_small_ones_are_not() {
 }
 
 #[test]
+fn where_the_kernel_has_no_guards_access_is_taken_away() {
+    let ground = ground();
+    let flaky = ground.os().inner();
+    let pool = Pool::new(ground.os());
+    // Two mappings, then the question.
+    flaky.refuse(2, 3);
+    assert!(pool.start(0x5eed, Some(SPACE)));
+    assert_eq!(flaky.refused(), 1, "the kernel was asked");
+    pool.set_quarantine(4, 1 << 20);
+    pool.set_mappings(40);
+    let objects: Vec<usize> = (0..10).map(|_| get(&pool, 100, 16, Side::Right)).collect();
+    assert!(!objects.contains(&0));
+    assert_eq!(get(&pool, 100, 16, Side::Right), 0, "ten may have mappings");
+    for &at in &objects {
+        bytes(&ground, at, 100).fill(1);
+        for beside in [at + 112, at / PAGE * PAGE - 1] {
+            assert_eq!(read(&ground, beside), Some(Cause::ProtRead));
+        }
+    }
+    for &at in &objects {
+        assert_eq!(release(&pool, at), Ok(()));
+        assert_eq!(read(&ground, at), Some(Cause::ProtRead));
+    }
+    let again = get(&pool, 100, 16, Side::Right);
+    assert!(
+        objects.contains(&again),
+        "four may rest, six are used again"
+    );
+    assert!(bytes(&ground, again, 100).iter().all(|&byte| byte == 0));
+    pool.check().expect("the pool is in order");
+    assert_eq!(
+        ground.os().inner().inner().calls()[8],
+        0,
+        "no guard was made"
+    );
+}
+
+#[test]
 fn stacks_are_kept_once() {
     let ground = ground();
     let pool = pool(&ground);

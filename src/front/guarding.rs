@@ -326,6 +326,7 @@ fn start() -> bool {
                 SETTINGS.get(Key::GuardQuarantine),
                 SETTINGS.get(Key::GuardQuarantineBytes),
             );
+            GUARD.set_mappings(os::most_mappings());
             let [secret, ..] = os::random_words();
             let done = if GUARD.start(secret, None) {
                 YES

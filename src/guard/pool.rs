@@ -22,7 +22,7 @@ use super::record::{Event, Record, Side, SlotState, StackId};
 use super::scene::Slots;
 use super::stacks::{FRAMES, Stacks};
 use super::verdict::Given;
-use crate::os::{Os, Prot, Region};
+use crate::os::{self, Os, Prot, Region};
 use crate::sync::Lock;
 use crate::sync::overlay::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
@@ -37,8 +37,6 @@ const LEAST_SPACE: usize = 64 << 20;
 /// Address space that is made ready at once, at least and at most.
 const LEAST_STEP: usize = 32 << 10;
 const MOST_STEP: usize = 4 << 20;
-/// What the kernel allows of mappings unless it says otherwise.
-const USUAL_MAPPINGS: usize = 65_530;
 
 /// Where a slot is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -170,7 +168,7 @@ impl<O: Os + Copy + 'static> Pool<O> {
             most_resting_bytes: AtomicU64::new(u64::MAX),
             has_guards: AtomicBool::new(false),
             mapped: AtomicUsize::new(0),
-            most_mapped: AtomicUsize::new(USUAL_MAPPINGS / 4),
+            most_mapped: AtomicUsize::new(os::USUAL_MAPPINGS / 4),
             said: AtomicBool::new(false),
             sweeping: AtomicBool::new(false),
             generation: AtomicU32::new(0),

@@ -55,8 +55,8 @@ pub use memory::{Area, Reader, each_area};
 pub use modules::{Location, Modules};
 pub use pages::PageVec;
 pub use process::{
-    ForkPage, available_cpus, entry_point, environment, is_secure, no_huge_pages, page_size,
-    random_words, thread_id, thread_time, yield_now,
+    ForkPage, USUAL_MAPPINGS, available_cpus, entry_point, environment, is_secure, most_mappings,
+    no_huge_pages, page_size, random_words, thread_id, thread_time, yield_now,
 };
 pub use sim::{Board, Computer, Mark, SIM_CALLS, Sim, SimPlan, Watched};
 pub use sink::Sink;

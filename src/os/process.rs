@@ -3,6 +3,7 @@
 #![allow(unsafe_code)] // Foreign functions and the environment block.
 
 use super::call::system_call;
+use super::lines::File;
 use super::{Os, OsError, PageState, Prot, Region};
 use crate::sync::overlay::{AtomicU32, AtomicUsize, Ordering};
 use core::ffi::c_char;
@@ -106,6 +107,18 @@ pub fn thread_time() -> u64 {
         return 0;
     }
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// What the kernel allows a process of mappings unless it says otherwise.
+pub const USUAL_MAPPINGS: usize = 65_530;
+
+/// How many mappings the kernel allows a process (`vm.max_map_count`).
+#[must_use]
+pub fn most_mappings() -> usize {
+    let mut digits = [0; 20];
+    let read = File::open(c"/proc/sys/vm/max_map_count").map_or(0, |file| file.read(&mut digits));
+    let told = digits.get(..read).and_then(crate::config::parse);
+    told.unwrap_or(USUAL_MAPPINGS)
 }
 
 /// Lets another thread run.
