@@ -133,3 +133,27 @@ fn samples_know_their_callers() {
         }
     }
 }
+
+/// The audit knows guards, and misses one that somebody took away.
+#[test]
+fn the_audit_looks_at_guards() {
+    let env = [("FENCEPOST_GUARD", "1"), ("FENCEPOST_GUARD_LEAKS", "0")];
+    assert_eq!(play(&["audited"], &env).out(), "0\n");
+    let played = play(&["audited", "behind"], &env);
+    if played.out().contains("no guards") || !tells_guards() {
+        println!("skipped: this kernel does not tell guards");
+        return;
+    }
+    assert_eq!(played.out(), "1\n", "{}", played.err());
+    assert!(played.err().contains("is no guard"), "{}", played.err());
+}
+
+/// Whether the kernel shows guards in pagemap (Linux 6.15).
+fn tells_guards() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("procfs");
+    let mut numbers = release
+        .split(['.', '-'])
+        .map(|n| n.parse::<u32>().unwrap_or(0));
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    version >= (6, 15)
+}

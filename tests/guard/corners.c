@@ -142,6 +142,20 @@ static int loses(void) {
     return 0;
 }
 
+extern int fencepost_audit(void) __attribute__((weak));
+
+/* Says how many contradictions an audit finds; before, a freed object's guard is taken away if
+ * `behind` the library's back. The kernel may not know guards, or not tell them. */
+static int audited(int behind) {
+    char *p = malloc(100);
+    uintptr_t page = (uintptr_t)p & -(uintptr_t)4096;
+    free(p);
+    if (behind && madvise((void *)page, 4096, 103))
+        puts("no guards");
+    printf("%d\n", fencepost_audit());
+    return 0;
+}
+
 int main(int argc, char **argv) {
     if (argc < 2)
         return 1;
@@ -149,6 +163,8 @@ int main(int argc, char **argv) {
         return perturb((unsigned char)~atoi(getenv("MALLOC_PERTURB_")));
     if (!strcmp(argv[1], "aligned"))
         return aligned();
+    if (!strcmp(argv[1], "audited"))
+        return audited(argc == 3);
     if (!strcmp(argv[1], "sigwaits"))
         return sigwaits();
     if (!strcmp(argv[1], "protects"))
