@@ -56,6 +56,12 @@ pub struct Snapshot {
     pub large: Totals,
     /// Bytes of all tops.
     pub top_bytes: u64,
+    /// Bytes that are free for any request that fits: in unsorted, small and large bins and in
+    /// tops. What lies in fast bins, thread caches and the depot, and kept mappings, is not.
+    pub free_bytes: u64,
+    /// Bytes of the largest piece of these. An arena has to grow for a request that is larger
+    /// than its own largest piece, however much is free.
+    pub largest_free: u64,
     /// Chunks that an arena served, by rung of the ladder ([`RUNGS`]).
     pub rungs: [u64; RUNGS.len()],
     /// System calls made, by [`OS_CALLS`].
@@ -77,6 +83,8 @@ impl Snapshot {
         self.segment_bytes += heap.segment_bytes as u64;
         self.returned_bytes += heap.returned_bytes;
         self.top_bytes += heap.top_bytes as u64;
+        self.free_bytes += heap.free_bytes();
+        self.largest_free = self.largest_free.max(heap.largest_free as u64);
         for fast in heap.fast {
             self.fast.merge(fast);
         }
@@ -90,6 +98,23 @@ impl Snapshot {
         for (sum, served) in self.rungs.iter_mut().zip(heap.rungs) {
             *sum += served;
         }
+    }
+
+    /// External fragmentation: the part of the free memory that lies outside its largest piece,
+    /// 1 - largest / all, from 0 (one piece, or nothing is free) to nearly 1.
+    #[must_use]
+    pub fn external_fragmentation(&self) -> f64 {
+        match self.free_bytes {
+            0 => 0.0,
+            free => 1.0 - self.largest_free as f64 / free as f64,
+        }
+    }
+
+    /// The same in whole percent, rounded down.
+    fn fragmented_percent(&self) -> u64 {
+        let elsewhere = self.free_bytes.saturating_sub(self.largest_free);
+        let hundredfold = elsewhere.saturating_mul(100);
+        hundredfold.checked_div(self.free_bytes).unwrap_or(0)
     }
 
     /// Writes the statistics as text to a file descriptor.
@@ -153,6 +178,14 @@ impl Snapshot {
             );
         }
         row("top", &[(self.top_bytes, " bytes")]);
+        row(
+            "free",
+            &[
+                (self.free_bytes, " bytes"),
+                (self.largest_free, " in the largest block"),
+                (self.fragmented_percent(), " % external fragmentation"),
+            ],
+        );
         for (rung, served) in RUNGS.iter().zip(self.rungs) {
             line.text("  served by ").column(rung, 16);
             line.decimal(served).write_to(fd);

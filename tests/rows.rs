@@ -12,7 +12,10 @@ use fencepost::config::Key;
 use fencepost::heap::{Found, Place, RUNGS};
 use fencepost::os::{Os, OsError, Prot, Region};
 use fencepost::size::{Geometry, HEADER, MIN_CHUNK, Native, align_up};
+use fencepost::stats::Snapshot;
 use model::{Bed, Host, Op, Piece, Plan, Rng, Script, Source, World};
+use std::io::Seek;
+use std::os::fd::AsRawFd;
 
 /// Everything below the heap's caches goes by the page size that the kernel tells.
 #[test]
@@ -82,6 +85,56 @@ fn row_026_external_and_internal_fragmentation_of_a_heap() {
     let whole = bed.heap.totals();
     assert!(whole.external_fragmentation() < 0.01, "{whole:?}");
     assert!(bed.try_get(free as usize).is_some());
+}
+
+/// What the statistics print about free memory.
+fn report_of_free(free_bytes: u64, largest_free: u64) -> String {
+    let all = Snapshot {
+        free_bytes,
+        largest_free,
+        ..Snapshot::default()
+    };
+    let mut file = tempfile::tempfile().expect("a file");
+    all.write_to(file.as_raw_fd(), 0);
+    file.rewind().expect("a file");
+    let text = std::io::read_to_string(file).expect("text");
+    let line = text.lines().find_map(|line| line.strip_prefix("  free "));
+    line.expect("a line about free memory").trim().into()
+}
+
+#[test]
+#[cfg(not(miri))] // A file.
+fn row_026_the_report_says_how_fragmented_free_memory_is() {
+    for (free, largest, percent) in [
+        (0, 0, 0),
+        (1008, 1008, 0),
+        // Row 24's holes.
+        (256 << 20, 128 << 20, 50),
+        (800, 500, 37),
+        // Not all of it, for the largest piece is a piece.
+        (1_008_000, 1008, 99),
+    ] {
+        let expected = format!(
+            "{free} bytes, {largest} in the largest block, {percent} % external fragmentation"
+        );
+        assert_eq!(report_of_free(free, largest), expected);
+    }
+    // A heap with chunks of 1008 bytes, every second one free, beside top.
+    let mut bed = Bed::new();
+    let row: Vec<Piece> = (0..200).map(|_| bed.get(1000)).collect();
+    let fast = bed.get(24);
+    bed.get(24);
+    row.iter().step_by(2).for_each(|c| bed.heap.free(*c));
+    let before = bed.heap.totals();
+    let top = before.top_bytes as u64;
+    assert_eq!(before.free_bytes(), 100 * 1008 + top);
+    assert_eq!(before.largest_free as u64, top.max(1008));
+    // A fast chunk is not free: nothing is merged with it.
+    bed.heap.free(fast);
+    let after = bed.heap.totals();
+    assert_eq!(bed.heap.place_of(fast.payload()), Place::Fast(0));
+    assert_eq!(after.free_bytes(), before.free_bytes());
+    assert_eq!(after.largest_free, before.largest_free);
 }
 
 #[test]

@@ -1,6 +1,6 @@
-//! Rows 19, 37, 40, 50, 80 to 91, 103 and 122 of the inventory (`docs/inventory.md`), each by a test named after its
-//! row: what concerns the functions of C, called as Rust functions, in a child process where
-//! counters, crimes or the environment matter. The main arena is a reserved region here,
+//! Rows 19, 37, 40, 50, 80 to 91, 103, 118 and 122 of the inventory (`docs/inventory.md`), each by
+//! a test named after its row: what concerns the functions of C, called as Rust functions, in a
+//! child process where counters, crimes or the environment matter. The main arena is a reserved region here,
 //! because the C library's malloc serves the test harness. `rows.rs` has the others.
 #![allow(unsafe_code)] // Raw blocks, as a C program has them.
 
@@ -605,4 +605,70 @@ fn row_122_aligned_pages_can_be_protected() {
             assert!(end.out().contains("protected"), "{}", end.tail());
         }
     }
+}
+
+/// The numbers in the line of the statistics about free memory: all bytes, bytes of the largest
+/// block, percent.
+fn told_of_free(text: &str) -> [u64; 3] {
+    let line = text.lines().find_map(|line| line.strip_prefix("  free "));
+    let line = line.unwrap_or_else(|| panic!("no line about free memory: {text}"));
+    let numbers: Vec<u64> = line
+        .split_whitespace()
+        .filter_map(|word| word.parse().ok())
+        .collect();
+    numbers.try_into().expect("three numbers")
+}
+
+#[test]
+fn row_118_the_largest_free_block_is_reported() {
+    const NAME: &str = "row_118_the_largest_free_block_is_reported";
+    const REQUEST: usize = 100_000;
+    if case().is_some() {
+        let mut blocks: Vec<*mut c_void> = (0..2000).map(|_| abi::malloc(1000)).collect();
+        while front::snapshot().top_bytes >= 2000 {
+            blocks.push(abi::malloc(1000));
+        }
+        // The last one stays, so that nothing merges with top.
+        let last = blocks.pop().expect("many");
+        blocks.iter().step_by(2).for_each(|block| free(*block));
+        let holes = front::snapshot();
+        holes.write_to(1, 0);
+        // Ten times as much is free, and none of it is of use.
+        assert!(holes.free_bytes > 10 * REQUEST as u64, "{holes:?}");
+        assert!(holes.largest_free < 2000, "{holes:?}");
+        assert!(holes.external_fragmentation() > 0.99, "{holes:?}");
+        let large = abi::malloc(REQUEST);
+        let grown = front::snapshot();
+        assert_eq!(grown.mapped.chunks, 0, "it is the heap's");
+        let more = grown.system_bytes - holes.system_bytes;
+        assert!(more > (REQUEST - 8192) as u64, "it grew by {more}");
+        assert!(grown.free_bytes >= 1000 * 1008, "the holes are still there");
+        // What fits into a hole needs nothing.
+        let small = abi::malloc(1000);
+        assert_eq!(front::snapshot().system_bytes, grown.system_bytes);
+        free(small);
+        // Without the blocks between the holes they are one block, and the next request fits.
+        let rest = blocks.iter().skip(1);
+        rest.step_by(2).for_each(|block| free(*block));
+        free(last);
+        let whole = front::snapshot();
+        let binned = [whole.unsorted, whole.small, whole.large];
+        assert_eq!(binned.map(|t| t.chunks).iter().sum::<u64>(), 1);
+        assert!(whole.largest_free >= 2000 * 1008, "{whole:?}");
+        // It and top are two.
+        assert!(whole.external_fragmentation() <= 0.5, "{whole:?}");
+        let second = abi::malloc(REQUEST);
+        assert!(front::snapshot().system_bytes <= whole.system_bytes);
+        free(second);
+        free(large);
+        return;
+    }
+    // Without caches a free block is free at once, and without a pad top is small.
+    let env = [("FENCEPOST_CACHE", "0"), ("MALLOC_TOP_PAD_", "0")];
+    let outcome = child(NAME, "holes", &env).expect_success(NAME);
+    let [free, largest, percent] = told_of_free(&outcome.out());
+    assert!(free > 10 * REQUEST as u64, "{free}");
+    assert!((1008..2000).contains(&largest), "{largest}");
+    assert_eq!(percent, (free - largest) * 100 / free);
+    assert_eq!(percent, 99);
 }

@@ -38,7 +38,7 @@ pub struct HeapTotals {
     pub bins: [Totals; BINS],
     /// Size of top in bytes.
     pub top_bytes: usize,
-    /// Size of the largest free chunk in bytes, top included.
+    /// Size of the largest chunk in a bin or of top, in bytes.
     pub largest_free: usize,
     /// Bytes outside: with users, in caches, in the depot.
     pub used_bytes: usize,
@@ -59,11 +59,12 @@ pub struct HeapTotals {
 }
 
 impl HeapTotals {
-    /// All free bytes: in fast bins, in bins, in top.
+    /// All free bytes: in bins and in top. Chunks in fast bins count as in use, as they do for
+    /// their neighbours: they are not merged, and serve requests of their own size alone.
     #[must_use]
     pub fn free_bytes(&self) -> u64 {
-        let listed = self.fast.iter().chain(&self.bins);
-        listed.map(|total| total.bytes).sum::<u64>() + self.top_bytes as u64
+        let binned = self.bins.iter().map(|total| total.bytes);
+        binned.sum::<u64>() + self.top_bytes as u64
     }
 
     /// The part of the free memory that the largest request could not have without growth:
@@ -95,15 +96,14 @@ impl<O: Os + 'static> Heap<O> {
             returned_bytes: self.counters.returned_bytes,
             rungs: self.counters.rungs,
         };
-        let largest = &mut totals.largest_free;
         for (fast, total) in self.fast.iter().zip(&mut totals.fast) {
             let mut rest: Stack = *fast;
             while let Some(chunk) = rest.peek(self.keys) {
                 total.add(chunk.size());
-                *largest = (*largest).max(chunk.size());
                 rest = rest.rest(self.keys);
             }
         }
+        let largest = &mut totals.largest_free;
         for (index, total) in totals.bins.iter_mut().enumerate().skip(UNSORTED) {
             for chunk in self.bins.list(index).iter(Through::Bin, self.keys) {
                 total.add(chunk.size());

@@ -5,9 +5,10 @@ use super::fast::{Fast, Size};
 use super::quirks::Quirks;
 use super::real::Kernel;
 use super::{FILES, System, WINDOW};
-use fencepost::mmu::addr::{Access, Mode, PAGE, VirtAddr};
+use fencepost::mmu::addr::{Access, Mode, PAGE, Rights, VirtAddr};
 use fencepost::mmu::area::linux::*;
 use fencepost::mmu::fault::{Cause, Fault, Signature};
+use fencepost::mmu::listing::{self, Name};
 
 const RW: u32 = PROT_READ | PROT_WRITE;
 const PRIVATE: u32 = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
@@ -196,6 +197,47 @@ fn kernel_addresses<S: System>(mut p: Place<S>) {
 fn row_030_a_users_read_of_the_kernel_has_error_code_5() {
     kernel_addresses(kernel(11, 16));
     kernel_addresses(model());
+}
+
+/// How a library and the kernel's own pages stand in the listing of a process, this one.
+#[test]
+fn row_070_library_mappings_and_the_kernels_pages() {
+    let text = std::fs::read("/proc/self/maps").expect("a listing");
+    let areas: Vec<_> = listing::maps(&text)
+        .map(|line| line.expect("a line that the kernel wrote"))
+        .collect();
+    let library: Vec<Rights> = areas
+        .iter()
+        .filter(|area| match area.kind() {
+            Name::File { path, .. } => path.ends_with(b"/libc.so.6"),
+            _ => false,
+        })
+        .map(|area| {
+            assert!(!area.shared, "a library is private");
+            area.rights
+        })
+        .collect();
+    let (read, write, exec) = (Rights::READ, Rights::WRITE, Rights::EXEC);
+    for rights in [read.or(exec), read, read.or(write)] {
+        assert!(library.contains(&rights), "{rights}: {library:?}");
+    }
+    let of_kernel = |name: &'static [u8]| areas.iter().find(|a| a.kind() == Name::Kernel(name));
+    let vdso = of_kernel(b"vdso").expect("code of the kernel's");
+    assert_eq!(vdso.rights, read.or(exec));
+    let vvar = of_kernel(b"vvar").expect("data of the kernel's");
+    assert_eq!(vvar.rights, read);
+    // A page 10 MiB below the end of all addresses, in the kernel's half, where a program's read is refused.
+    // It is listed unless the kernel was started without it, readable only where it is emulated
+    // in the old way.
+    const VSYSCALL: u64 = 0xffff_ffff_ff60_0000;
+    let vsyscall = of_kernel(b"vsyscall");
+    assert!(vsyscall.is_none_or(|area| (area.start, area.len()) == (VSYSCALL, PAGE)));
+    if vsyscall.is_some_and(|area| area.rights.holds(read)) {
+        println!("skipped: this kernel lets programs read vsyscall");
+        return;
+    }
+    let found = kernel(20, 16).raised(VSYSCALL, 1, Access::Read);
+    assert_eq!((found.signal, found.error), (Signature::SEGV, 5));
 }
 
 fn between_the_halves<S: System>(mut p: Place<S>) {
