@@ -270,6 +270,61 @@ fn row_078_a_leak_ends_in_paging() {
     sound(&mut m);
 }
 
+/// A program in 64 frames that uses 8 pages of its own, and of every 10 blocks of a page forgets to
+/// give back so many, which it keeps in a list and looks through once per round. For each of 40
+/// rounds: pages that are leaked by then, faults that read from swap; and whether the program does
+/// little else at the end.
+fn leaking(forgotten: u64) -> (Vec<(u64, u64)>, bool) {
+    let mut m = with(Kind::Lru, 64, 4000);
+    let mut detector = ThrashDetector::new(100, 50);
+    let mut next = 8;
+    let mut rounds = Vec::new();
+    let mut access = |m: &mut M, page: u64| {
+        let before = m.report().faults.major;
+        write(m, page).expect("there is swap");
+        detector.note(m.report().faults.major > before);
+    };
+    for _ in 0..40 {
+        let before = m.report().faults.major;
+        for block in 0..10 {
+            access(&mut m, next);
+            if block < forgotten {
+                next += 1;
+            } else {
+                let at = 0x10_0000 + next * PAGE;
+                m.madvise(at, PAGE, linux::MADV_DONTNEED).expect("mapped");
+            }
+        }
+        for page in 0..next {
+            access(&mut m, page);
+        }
+        rounds.push((next - 8, m.report().faults.major - before));
+    }
+    sound(&mut m);
+    (rounds, detector.fires())
+}
+
+#[test]
+fn row_078_the_fault_rate_rises_once_memory_is_full() {
+    let (rounds, thrashes) = leaking(3);
+    let full = rounds.iter().position(|(_, faults)| *faults > 0);
+    let full = full.expect("it leaks more than there is memory");
+    // Not a round before memory is full, and soon afterwards; tables take some frames too.
+    let (leaked, _) = rounds[full];
+    assert!((64 - 8 - 10..64).contains(&leaked), "{rounds:?}");
+    // From then on the rate rises with what is leaked, till each page of the list is read from
+    // swap in each round.
+    assert!(rounds[full..].is_sorted_by_key(|(_, faults)| *faults));
+    let (leaked, faults) = *rounds.last().expect("40 rounds");
+    assert_eq!(leaked, 120);
+    assert!(faults >= leaked, "{rounds:?}");
+    assert!(thrashes);
+    // The same program without the leak never reads from swap.
+    let (rounds, thrashes) = leaking(0);
+    assert!(rounds.iter().all(|round| *round == (0, 0)), "{rounds:?}");
+    assert!(!thrashes);
+}
+
 #[test]
 fn locked_pages_stay() {
     for kind in KINDS {
