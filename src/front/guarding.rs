@@ -307,6 +307,14 @@ fn refused(call: Call, addr: usize, given: Given, refusal: Refusal, event: Event
     crate::report::end()
 }
 
+/// Where every allocation is guarded, faults are explained from the program's start on, whether or
+/// not it has allocated.
+pub(super) fn program_starts() {
+    if guards_all() {
+        is_started();
+    }
+}
+
 /// Starts the pool before the first object is guarded.
 fn is_started() -> bool {
     match STARTED.load(Ordering::Acquire) {
