@@ -62,6 +62,20 @@ fn row_032_a_guard_ends_in_a_segmentation_fault() {
 }
 
 #[test]
+fn row_034_the_same_instruction_faults_again() {
+    let (outcome, json) = play("34", "");
+    let outcome = outcome.expect_success("a tracer");
+    let out = outcome.out();
+    let lines: Vec<&str> = out.lines().collect();
+    let [first, again, signal] = lines[..] else {
+        panic!("not stopped twice: {out}");
+    };
+    assert_eq!((first, signal), (again, "11"));
+    assert_eq!(json.len(), 1, "one report: {json:?}");
+    assert_eq!(json[0]["address"], first);
+}
+
+#[test]
 fn row_046_an_access_beside_null_is_named() {
     let (report, _) = caught("46", "", SEGV);
     assert_eq!(report["message"], "null pointer: read at 0x8");
@@ -142,4 +156,17 @@ fn row_122_a_page_that_the_program_protected_is_told_as_such() {
     assert_eq!(report["address"], address);
     assert_eq!(report["code"].as_i64(), Some(ACCERR));
     assert_eq!(report["kind"], "write to read-only memory");
+}
+
+#[test]
+fn row_120_reports_keep_the_kernels_codes() {
+    for (row, codes) in [
+        ("32", &[MAPERR, ACCERR][..]),
+        ("46", &[MAPERR]),
+        ("122", &[ACCERR]),
+    ] {
+        let (report, _) = caught(row, "", SEGV);
+        let code = report["code"].as_i64().expect("a fault has a code");
+        assert!(codes.contains(&code), "row {row}: {report}");
+    }
 }

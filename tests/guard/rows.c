@@ -1,10 +1,13 @@
 /* What the inventory's rows ask of guard mode; argv[1] is the row. */
 #include <malloc.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static char statics[64];
@@ -25,6 +28,26 @@ int main(int argc, char **argv) {
     const char *how = argc > 2 ? argv[2] : "";
     volatile char *p;
     switch (row) {
+    case 34: {
+        /* Each time that the child is about to get the signal, it stops here. */
+        pid_t child = fork();
+        if (child == 0) {
+            ptrace(PTRACE_TRACEME, 0, NULL, NULL);
+            p = malloc(64);
+            p[64] = 1;
+            _exit(1);
+        }
+        int status, deliver = 0;
+        while (waitpid(child, &status, 0) == child && WIFSTOPPED(status)) {
+            siginfo_t info;
+            if (WSTOPSIG(status) == SIGSEGV && !ptrace(PTRACE_GETSIGINFO, child, NULL, &info))
+                printf("%p\n", info.si_addr);
+            deliver = WSTOPSIG(status);
+            ptrace(PTRACE_CONT, child, NULL, (void *)(long)deliver);
+        }
+        printf("%d\n", WIFSIGNALED(status) ? WTERMSIG(status) : 0);
+        return 0;
+    }
     case 32:
         p = malloc(64);
         printf("%p\n", (void *)(p + 64));
