@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 
 use serde_json::Value;
@@ -169,4 +170,27 @@ fn row_120_reports_keep_the_kernels_codes() {
         let code = report["code"].as_i64().expect("a fault has a code");
         assert!(codes.contains(&code), "row {row}: {report}");
     }
+}
+
+/// Guards need addresses; where a limit leaves few, fewer objects rest, and nothing fails.
+#[test]
+fn row_124_limits_of_the_shell_are_kept() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guard/rows.c");
+    let program = compile_c(&source, &["-fno-omit-frame-pointer"]);
+    let limited = |limit: &str, row: &str| {
+        let script = format!("ulimit {limit} && exec \"$0\" {row}");
+        Run::new("/bin/sh")
+            .args(["-c", &script])
+            .arg(&program)
+            .preload()
+            .env("FENCEPOST_GUARD", "1")
+            .env("FENCEPOST_GUARD_LEAKS", "0")
+            .output()
+    };
+    let small = limited("-v 1000000", "84").expect_success("a gigabyte of addresses");
+    assert_eq!(small.err(), "");
+    let without_core = limited("-c 0", "32");
+    assert_eq!(without_core.signal(), Some(SEGV), "{}", without_core.tail());
+    assert!(!without_core.status.core_dumped());
+    assert!(without_core.err().starts_with("fencepost: heap overflow"));
 }
