@@ -196,7 +196,8 @@ pub(super) fn arm(cache: *mut Cache) {
 #[cold]
 #[inline(never)]
 fn allocate(size: usize, align: usize, caller: Caller) -> *mut u8 {
-    if !is_started() {
+    // What nobody can have is not missed.
+    if Native::chunk_size(size).is_none() || !is_started() {
         return core::ptr::null_mut();
     }
     let (event, seen) = event(caller, true);
