@@ -314,7 +314,7 @@ impl Cache {
             if (*cache).thread != 0 {
                 return (*cache).thread;
             }
-            let thread = crate::os::thread_id();
+            let thread = crate::os::signals::thread_id();
             if Cache::is_owned(cache) {
                 (*cache).thread = thread;
             }

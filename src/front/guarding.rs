@@ -196,7 +196,8 @@ pub(super) fn arm(cache: *mut Cache) {
 #[cold]
 #[inline(never)]
 fn allocate(size: usize, align: usize, caller: Caller) -> *mut u8 {
-    if !is_started() {
+    // What nobody can have is not missed.
+    if Native::chunk_size(size).is_none() || !is_started() {
         return core::ptr::null_mut();
     }
     let (event, seen) = event(caller, true);
@@ -305,6 +306,14 @@ fn refused(call: Call, addr: usize, given: Given, refusal: Refusal, event: Event
     let stack = frames.get(..count).unwrap_or(&[]);
     super::faults::explain_call(call, addr, given, refusal, stack);
     crate::report::end()
+}
+
+/// Where every allocation is guarded, faults are explained from the program's start on, whether or
+/// not it has allocated.
+pub(super) fn program_starts() {
+    if guards_all() {
+        is_started();
+    }
 }
 
 /// Starts the pool before the first object is guarded.

@@ -144,6 +144,7 @@ fn read_environment() {
 pub fn no_environment() {
     read_environment();
     READ.store(true, Ordering::Relaxed);
+    super::guarding::program_starts();
 }
 
 #[cold]

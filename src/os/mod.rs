@@ -56,7 +56,7 @@ pub use modules::{Location, Modules};
 pub use pages::PageVec;
 pub use process::{
     ForkPage, USUAL_MAPPINGS, available_cpus, entry_point, environment, is_secure, most_mappings,
-    no_huge_pages, page_size, random_words, thread_id, thread_time, yield_now,
+    no_huge_pages, page_size, random_words, thread_time, yield_now,
 };
 pub use sim::{Board, Computer, Mark, SIM_CALLS, Sim, SimPlan, Watched};
 pub use sink::Sink;

@@ -85,13 +85,6 @@ pub fn no_huge_pages<T>(of: *const T) {
     let _ = unsafe { system_call(libc::SYS_madvise, args) };
 }
 
-/// The kernel's number of the calling thread.
-#[must_use]
-pub fn thread_id() -> u32 {
-    // SAFETY: gettid takes nothing.
-    unsafe { system_call(libc::SYS_gettid, [0; 6]) }.unwrap_or(0) as u32
-}
-
 /// For how many nanoseconds the calling thread has run; 0 if the kernel does not tell.
 #[must_use]
 pub fn thread_time() -> u64 {
