@@ -672,3 +672,27 @@ fn row_118_the_largest_free_block_is_reported() {
     assert_eq!(percent, (free - largest) * 100 / free);
     assert_eq!(percent, 99);
 }
+
+#[test]
+fn row_118_free_memory_of_all_arenas_is_reported() {
+    const NAME: &str = "row_118_free_memory_of_all_arenas_is_reported";
+    if case().is_none() {
+        let env = [("FENCEPOST_CACHE", "0"), ("MALLOC_ARENA_MAX", "2")];
+        child(NAME, "arenas", &env).expect_success(NAME);
+        return;
+    }
+    let ours = abi::malloc(1000);
+    std::thread::scope(|scope| {
+        scope.spawn(|| free(abi::malloc(50_000)));
+    });
+    // Nothing lies in a bin, so all that is free are the two tops.
+    let all = front::snapshot();
+    let tops: Vec<u64> = (0..all.arenas as usize)
+        .map(|index| front::arena_snapshot(index).expect("an arena").top_bytes)
+        .collect();
+    assert_eq!(tops.len(), 2);
+    assert!(tops[0] != tops[1] && tops.iter().all(|top| *top > 0));
+    assert_eq!(all.free_bytes, tops[0] + tops[1]);
+    assert_eq!(all.largest_free, tops[0].max(tops[1]));
+    free(ours);
+}
