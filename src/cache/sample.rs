@@ -60,7 +60,7 @@ impl Cache {
     }
 
     /// Whether the thread may spend time on a sample, when it has run for `now` nanoseconds and
-    /// `share` thousandths of that are allowed; [`BURST`] may be spent ahead.
+    /// `share` thousandths of that are allowed, and a millisecond ahead.
     pub fn may_spend(&mut self, now: u64, share: u64) -> bool {
         let ran = now.saturating_sub(self.sampled_at);
         let earned = (ran.min(1 << 40) * share / 1000) as i64;
