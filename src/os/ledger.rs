@@ -244,9 +244,8 @@ unsafe impl<O: Os> Os for Ledger<O> {
     }
 
     unsafe fn populate(&self, addr: usize, len: usize) -> Result<(), OsError> {
-        // SAFETY: the caller's promise is passed on.
-        let done = unsafe { self.inner.populate(addr, len) };
-        // Even a refused call may have made the first pages resident.
+        // Before: a child of fork may come in between. Even a refused call may have made the
+        // first pages resident.
         self.change(addr, addr + len, |state| {
             if state.is_zero() {
                 PageState::Populated
@@ -254,7 +253,8 @@ unsafe impl<O: Os> Os for Ledger<O> {
                 state
             }
         });
-        done
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.inner.populate(addr, len) }
     }
 
     unsafe fn guard(&self, addr: usize, len: usize) -> Result<(), OsError> {
