@@ -1,6 +1,8 @@
 //! Guard mode: an allocation and a free of guarded objects, by size and by number of threads,
-//! with a thousand others alive.
+//! with a thousand others alive; and what the kernel alone takes for the calls and the page fault
+//! of such a pair, with 100,000 pages alive that are replaced at random.
 #![allow(missing_docs)] // What the macros of criterion make.
+#![allow(unsafe_code)] // Memory calls.
 
 mod support;
 
@@ -66,6 +68,88 @@ fn by_threads(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, by_size, by_threads);
+const PAGE: usize = 4096;
+/// A page and the guard behind it.
+const STRIDE: usize = 2 * PAGE;
+const MANY: usize = 100_000;
+const INSTALL: i32 = 102;
+const REMOVE: i32 = 103;
+
+/// Pages between guards, without any record of them.
+struct Pages {
+    base: *mut u8,
+    alive: Vec<usize>,
+    /// Pages that were given back, used again oldest first.
+    resting: std::collections::VecDeque<usize>,
+}
+
+impl Pages {
+    /// `None` if the kernel has no guards.
+    fn new() -> Option<Pages> {
+        let len = 4 * MANY * STRIDE;
+        let (rights, flags) = (
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+        );
+        // SAFETY: a new mapping, then advice about it.
+        let (base, done) = unsafe {
+            let base = libc::mmap(std::ptr::null_mut(), len, rights, flags, -1, 0);
+            assert_ne!(base, libc::MAP_FAILED);
+            (base.cast::<u8>(), libc::madvise(base, len, INSTALL))
+        };
+        if done != 0 {
+            return None;
+        }
+        let mut pages = Pages {
+            base,
+            alive: Vec::new(),
+            resting: (0..4 * MANY).collect(),
+        };
+        for _ in 0..MANY {
+            let page = pages.open();
+            pages.alive.push(page);
+        }
+        Some(pages)
+    }
+
+    fn open(&mut self) -> usize {
+        let page = self.resting.pop_front().expect("some rest");
+        // SAFETY: a page of the mapping, which is open then.
+        unsafe {
+            let at = self.base.add(page * STRIDE);
+            assert_eq!(libc::madvise(at.cast(), PAGE, REMOVE), 0);
+            at.write_volatile(1);
+        }
+        page
+    }
+
+    fn close(&mut self, page: usize) {
+        // SAFETY: a page of the mapping that nobody uses.
+        let done = unsafe { libc::madvise(self.base.add(page * STRIDE).cast(), PAGE, INSTALL) };
+        assert_eq!(done, 0);
+        self.resting.push_back(page);
+    }
+}
+
+fn the_kernel_alone(c: &mut Criterion) {
+    let Some(mut pages) = Pages::new() else {
+        println!("skipped: this kernel has no MADV_GUARD_INSTALL");
+        return;
+    };
+    let mut random = 88_172_645_463_325_252u64;
+    c.bench_function("kernel_alone", |b| {
+        b.iter(|| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            let chosen = (random % MANY as u64) as usize;
+            let page = pages.alive[chosen];
+            pages.close(page);
+            pages.alive[chosen] = pages.open();
+        });
+    });
+}
+
+criterion_group!(benches, by_size, by_threads, the_kernel_alone);
 
 criterion_main!(benches);
