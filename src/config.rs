@@ -421,10 +421,14 @@ impl Settings {
             if text.is_null() {
                 break;
             }
-            // SAFETY: the caller promises a C string that nobody changes while we read.
-            let (name, value) = split(unsafe { CStr::from_ptr(text) }.to_bytes(), b'=');
             // SAFETY: this entry was not the last, so there is one more, if only the null.
             entry = unsafe { entry.add(1) };
+            // SAFETY: a C string has a first byte, if only the null.
+            if !begins_a_name(unsafe { *text.cast() }) {
+                continue;
+            }
+            // SAFETY: the caller promises a C string that nobody changes while we read.
+            let (name, value) = split(unsafe { CStr::from_ptr(text) }.to_bytes(), b'=');
             if name == b"GLIBC_TUNABLES" {
                 tunables = tunables.or(Some(value));
             }
@@ -498,6 +502,11 @@ pub fn warn_to_stderr(name: &[u8], value: &[u8]) {
     line.write_to(2);
 }
 
+/// Whether a variable that we know may begin so: few of an environment's are looked at further.
+const fn begins_a_name(first: u8) -> bool {
+    matches!(first, b'F' | b'G' | b'M')
+}
+
 /// What lies before and after the first `at`; all and nothing if there is none.
 fn split(text: &[u8], at: u8) -> (&[u8], &[u8]) {
     let end = text
@@ -555,6 +564,15 @@ const _: () = {
         assert!(t.min <= t.default && t.default <= t.max);
         assert!(!t.sentence.is_empty());
         assert!(t.mallopt.is_some() || t.variable.is_some() || t.glibc.is_some());
+        if let Some(name) = t.variable {
+            assert!(begins_a_name(name.as_bytes()[0]));
+        }
+        i += 1;
+    }
+    assert!(begins_a_name(b"GLIBC_TUNABLES"[0]));
+    i = 0;
+    while i < TEXTS.len() {
+        assert!(begins_a_name(TEXTS[i].variable.as_bytes()[0]));
         i += 1;
     }
 };

@@ -140,11 +140,17 @@ fn read_environment() {
     }
 }
 
-/// The program runs: if there is no environment by now, there is none.
-pub fn no_environment() {
+/// The program runs: if there is no environment by now, there is none. A program that allocates
+/// nothing pays nothing: the allocator starts with the first block, unless something is to be
+/// watched or reported before.
+pub fn program_starts(source: Source) {
     read_environment();
     READ.store(true, Ordering::Relaxed);
-    super::guarding::program_starts();
+    let watched = [Key::Stats, Key::Audit, Key::Guard, Key::Mtrace];
+    if watched.into_iter().any(|key| SETTINGS.get(key) != 0) {
+        init(source, 0);
+        super::guarding::program_starts();
+    }
 }
 
 #[cold]
@@ -158,7 +164,9 @@ fn start(source: Source, guard: u32) {
         }
         return;
     }
-    SETTINGS.preset(Key::Guard, guard as usize);
+    if guard != 0 && !SETTINGS.is_set(Key::Guard) {
+        SETTINGS.preset(Key::Guard, guard as usize);
+    }
     read_environment();
     // Where the kernel makes huge pages unasked, a touch of the map would cost one.
     os::no_huge_pages(&raw const EXTENTS);
