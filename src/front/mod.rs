@@ -5,6 +5,7 @@
 //! is found out in `diagnosis.rs`; `counters.rs` adds everything up.
 #![allow(unsafe_code)] // Pointers from users.
 
+mod account;
 mod audit;
 mod counters;
 mod diagnosis;

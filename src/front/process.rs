@@ -4,6 +4,7 @@
 //! the map of extents, the secret, what threads share, and the caches.
 #![allow(unsafe_code)] // The environment, foreign functions, a thread's own cache.
 
+use super::account::Account;
 use crate::arena::Shared;
 use crate::cache::{Cache, Caches, Thread, on_thread_exit, set_exit_hook};
 use crate::chunk::{Keys, Secret};
@@ -22,7 +23,7 @@ pub(super) static KEYS: Keys<Exposed> = Keys {
     secret: Secret::new([0; 4]),
     extents: &EXTENTS,
 };
-pub(super) static SHARED: Shared<&'static Ledger<Kernel>> = Shared::new(&KERNEL, &KEYS, &SETTINGS);
+pub(super) static SHARED: Shared<Account> = Shared::new(Account, &KEYS, &SETTINGS);
 pub(super) static CACHES: Caches = Caches::new();
 /// Calls that no cache served.
 pub(super) static DIRECT_MALLOCS: AtomicU64 = AtomicU64::new(0);

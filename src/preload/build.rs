@@ -28,7 +28,10 @@ fn layout() -> Option<String> {
     let flags = std::env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
     let linker = std::env::var("RUSTC_LINKER").unwrap_or_default();
     let other = ["mold", "wild", "gold"];
-    if other.iter().any(|name| flags.contains(name) || linker.contains(name)) {
+    if other
+        .iter()
+        .any(|name| flags.contains(name) || linker.contains(name))
+    {
         return None;
     }
     let directory = std::env::var("CARGO_MANIFEST_DIR").ok()?;
