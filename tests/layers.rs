@@ -153,6 +153,7 @@ const LAW: Law = Law {
         ("cache/slot.rs", "KEY"),
         // The process's state.
         ("front/process.rs", "KERNEL"),
+        ("front/process.rs", "ROOM"),
         ("front/process.rs", "SETTINGS"),
         ("front/process.rs", "EXTENTS"),
         ("front/process.rs", "KEYS"),

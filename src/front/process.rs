@@ -10,12 +10,13 @@ use crate::cache::{Cache, Caches, Thread, on_thread_exit, set_exit_hook};
 use crate::chunk::{Keys, Secret};
 use crate::config::{Key, Settings};
 use crate::heap::{Growth, Reserved};
-use crate::os::{self, Exposed, Extents, Kernel, Ledger};
+use crate::os::{self, Exposed, Extents, Kernel, Ledger, Room};
 use crate::sync::overlay::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
 
 pub(super) static KERNEL: Ledger<Kernel> = Ledger::new(Kernel::new());
+static ROOM: Room = Room::new();
 pub(super) static SETTINGS: Settings = Settings::new();
 pub(super) static EXTENTS: Extents = Extents::new();
 pub(super) static KEYS: Keys<Exposed> = Keys {
@@ -172,6 +173,7 @@ fn start(source: Source, guard: u32) {
     // Where the kernel makes huge pages unasked, a touch of the map would cost one.
     os::no_huge_pages(&raw const EXTENTS);
     KEYS.secret.set(os::random_words());
+    KERNEL.lend(&ROOM);
     let growth = match source {
         Source::ProgramBreak => Growth::Break { end: 0 },
         Source::Reserved => match Reserved::up_to(&KERNEL, RESERVATION, LEAST_RESERVATION) {
@@ -179,7 +181,7 @@ fn start(source: Source, guard: u32) {
             Err(_) => Growth::Segments,
         },
     };
-    if !SHARED.start(growth) {
+    if !SHARED.start(growth, ROOM.page()) {
         // SAFETY: registers a function that lives as long as the process.
         unsafe { libc::pthread_atfork(None, None, Some(forked)) };
     }
