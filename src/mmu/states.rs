@@ -337,7 +337,7 @@ impl PageStates {
     /// first change another.
     pub fn touch(&self, page: usize) {
         if let Some(entry) = self.root.get(page / SPAN) {
-            entry.fetch_or(0, Ordering::Relaxed);
+            let _ = entry.compare_exchange(0, 0, Ordering::Relaxed, Ordering::Relaxed);
         }
     }
 

@@ -86,7 +86,13 @@ impl Extents {
             let granule = &self.granules[index];
             let base = index << SHIFT;
             // Read by a write: the first touch of a page is then one fault, not two.
-            let old_len = granule.len.fetch_or(0, Ordering::Relaxed) as usize;
+            let old_len =
+                match granule
+                    .len
+                    .compare_exchange(0, 0, Ordering::Relaxed, Ordering::Relaxed)
+                {
+                    Ok(len) | Err(len) => len as usize,
+                };
             if old_len == 0 {
                 granule.start.store(from as u32, Ordering::Relaxed);
                 // What is so already (the main arena is number 0) needs no memory.
