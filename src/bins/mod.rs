@@ -76,11 +76,12 @@ impl Bins {
         self.lists[UNSORTED].unlink(Through::Bin, chunk);
     }
 
-    /// Puts a free chunk into the bin of its size and marks it so.
-    pub fn put_sorted<R: Region>(&mut self, keys: &Keys<R>, chunk: Chunk<'_, R>) {
+    /// Puts a free chunk into the bin of its size and marks it so by `tag`, that of
+    /// [`State::Binned`].
+    pub fn put_sorted<R: Region>(&mut self, keys: &Keys<R>, chunk: Chunk<'_, R>, tag: u32) {
         let size = chunk.size();
         let index = bin_index(size);
-        chunk.mark(chunk.low(), State::Binned);
+        chunk.set_tag(tag);
         self.map[index / 64 % (SLOTS / 64)] |= 1 << (index % 64);
         if index < FIRST_LARGE {
             self.lists[index % SLOTS].push_front(Through::Bin, chunk);
@@ -131,17 +132,13 @@ impl Bins {
         }
     }
 
-    /// Takes a free chunk out of whichever bin its state names; `false` if its head says
-    /// neither.
-    pub fn take<R: Region>(&mut self, chunk: Chunk<'_, R>) -> bool {
-        if chunk.is(State::Unsorted) {
+    /// Takes a free chunk out of the bin that its state names.
+    pub fn take<R: Region>(&mut self, chunk: Chunk<'_, R>, state: State) {
+        if state == State::Unsorted {
             self.take_unsorted(chunk);
-        } else if chunk.is(State::Binned) {
-            self.take_sorted(chunk);
         } else {
-            return false;
+            self.take_sorted(chunk);
         }
-        true
     }
 
     /// The oldest chunk of exactly `size` bytes in a small bin.

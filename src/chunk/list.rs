@@ -89,8 +89,14 @@ impl List {
     /// Inserts `chunk` at the front.
     #[inline]
     pub fn push_front<R: Region>(&mut self, through: Through, chunk: Chunk<'_, R>) {
-        let first = at(chunk.keys, self.first);
-        self.insert(through, chunk, first);
+        let first = self.first;
+        chunk.set_link(through.next(), first);
+        chunk.set_link(through.previous(), 0);
+        match at(chunk.keys, first) {
+            Some(next) => next.set_link(through.previous(), chunk.addr()),
+            None => self.last = chunk.addr(),
+        }
+        self.first = chunk.addr();
     }
 
     /// Takes `chunk` out, following its links from both sides.

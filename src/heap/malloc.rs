@@ -208,8 +208,16 @@ impl<O: Os + 'static> Heap<O> {
     /// the rest is binned.
     fn rung_unsorted(&mut self, size: usize, batch: &mut Batch) {
         while let Some(chunk) = self.bins.oldest_unsorted(self.keys) {
-            let found = self.leave_bin(chunk);
+            let found = chunk.size();
+            let (binned, unsorted) = chunk.free_tags();
+            if chunk.tag() != unsorted {
+                abort(Misuse::CorruptHead {
+                    address: chunk.payload(),
+                });
+            }
+            self.bins.take_unsorted(chunk);
             if found == size {
+                self.left(chunk, size);
                 let after = self.after(chunk, size);
                 after.set_low(after.low().with_prev_in_use(true));
                 self.hand_out(chunk.addr(), after.addr(), after.addr(), batch);
@@ -227,10 +235,12 @@ impl<O: Os + 'static> Heap<O> {
                 && batch.count == 0
                 && found >= size + MIN_CHUNK
             {
+                self.left(chunk, found);
                 self.carve(chunk, found, size, batch, Rung::Remainder);
                 return;
             }
-            self.enter_sorted(chunk);
+            // It stays free: its boundary tag is verified when it goes to somebody.
+            self.bins.put_sorted(self.keys, chunk, binned);
         }
     }
 
