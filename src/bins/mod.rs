@@ -70,6 +70,12 @@ impl Bins {
         self.lists[UNSORTED].last(keys)
     }
 
+    /// Takes the [oldest chunk](Bins::oldest_unsorted) out of the unsorted bin.
+    #[inline]
+    pub fn take_oldest<R: Region>(&mut self, chunk: Chunk<'_, R>) {
+        self.lists[UNSORTED].unlink_last(Through::Bin, chunk);
+    }
+
     /// Takes a chunk out of the unsorted bin.
     #[inline]
     pub fn take_unsorted<R: Region>(&mut self, chunk: Chunk<'_, R>) {
@@ -108,6 +114,17 @@ impl Bins {
                 list.insert(Through::Bin, chunk, place);
                 sizes.insert(Through::Sizes, chunk, place);
             }
+        }
+    }
+
+    /// Takes the [oldest chunk](Bins::small_exact) of `size` bytes out of its small bin.
+    #[inline]
+    pub fn take_small<R: Region>(&mut self, chunk: Chunk<'_, R>, size: usize) {
+        let index = bin_index(size);
+        let list = &mut self.lists[index % SLOTS];
+        list.unlink_last(Through::Bin, chunk);
+        if list.is_empty() {
+            self.map[index / 64 % (SLOTS / 64)] &= !(1 << (index % 64));
         }
     }
 

@@ -41,9 +41,6 @@ impl<O: Os + 'static> Heap<O> {
     pub fn free_with(&mut self, run: &mut Run, chunk: Chunk<'static, O::Region>) {
         let size = chunk.size();
         self.came_home(size);
-        if self.put_fast(chunk, size) {
-            return;
-        }
         if run.size != 0 && run.size + size <= MAX_CHUNK {
             if chunk.addr() + size == run.addr {
                 let upper = self.chunk(run.addr);
@@ -288,19 +285,18 @@ impl<O: Os + 'static> Heap<O> {
 
     /// As [`leave_bin`](Heap::leave_bin) for a chunk whose head was verified: its size and state.
     #[inline]
-    pub(super) fn leave(
-        &mut self,
-        chunk: Chunk<'static, O::Region>,
-        size: usize,
-        state: State,
-    ) {
+    pub(super) fn leave(&mut self, chunk: Chunk<'static, O::Region>, size: usize, state: State) {
         self.bins.take(chunk, state);
         self.left(chunk, size);
     }
 
-    /// A chunk left its bin: verifies its boundary tag and counts.
+    /// A chunk left its bin: verifies its boundary tag and counts. Returns the chunk after it.
     #[inline]
-    pub(super) fn left(&mut self, chunk: Chunk<'static, O::Region>, size: usize) {
+    pub(super) fn left(
+        &mut self,
+        chunk: Chunk<'static, O::Region>,
+        size: usize,
+    ) -> Chunk<'static, O::Region> {
         let after = self.after(chunk, size);
         if after.prev_size() != size || after.low().prev_in_use() {
             abort(Misuse::CorruptLink {
@@ -312,6 +308,7 @@ impl<O: Os + 'static> Heap<O> {
             let dirt = chunk.dirt().1;
             self.counters.dirty_bytes = self.counters.dirty_bytes.saturating_sub(dirt);
         }
+        after
     }
 }
 

@@ -196,10 +196,16 @@ impl<O: Os + 'static> Heap<O> {
             let Some(chunk) = self.bins.small_exact(self.keys, size) else {
                 break;
             };
-            self.leave_bin(chunk);
-            let after = self.after(chunk, size);
+            let low = chunk.low();
+            if low.size() != size || !chunk.is(State::Binned) {
+                abort(Misuse::CorruptHead {
+                    address: chunk.payload(),
+                });
+            }
+            self.bins.take_small(chunk, size);
+            let after = self.left(chunk, size);
             after.set_low(after.low().with_prev_in_use(true));
-            batch.push(chunk, chunk.low());
+            batch.push(chunk, low);
         }
         self.served(Rung::Small, batch.count - before);
     }
@@ -215,10 +221,9 @@ impl<O: Os + 'static> Heap<O> {
                     address: chunk.payload(),
                 });
             }
-            self.bins.take_unsorted(chunk);
+            self.bins.take_oldest(chunk);
             if found == size {
-                self.left(chunk, size);
-                let after = self.after(chunk, size);
+                let after = self.left(chunk, size);
                 after.set_low(after.low().with_prev_in_use(true));
                 self.hand_out(chunk.addr(), after.addr(), after.addr(), batch);
                 batch.push(chunk, chunk.low());
