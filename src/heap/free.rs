@@ -198,10 +198,7 @@ impl<O: Os + 'static> Heap<O> {
     fn lengthen(&mut self, chunk: Chunk<'static, O::Region>, size: usize, stamp: u32, dirt: usize) {
         let old = chunk.size();
         self.counters.binned_bytes += size - old;
-        if old >= DIRT_MIN {
-            let gone = chunk.dirt().1;
-            self.counters.dirty_bytes = self.counters.dirty_bytes.saturating_sub(gone);
-        }
+        self.cleaned(chunk, old);
         chunk.begin(chunk.low().resized(size), State::Unsorted);
         self.after(chunk, size).set_prev_size(size);
         if size >= DIRT_MIN {
@@ -247,11 +244,15 @@ impl<O: Os + 'static> Heap<O> {
 
     /// The stamp and dirt of a free chunk.
     pub(super) fn dirt_of(&self, chunk: Chunk<'static, O::Region>, size: usize) -> (u32, usize) {
-        if size >= DIRT_MIN {
-            chunk.dirt()
-        } else {
-            (self.epoch, size)
-        }
+        chunk.dirt_or(size, self.epoch)
+    }
+
+    /// A free chunk's dirt does not count any more.
+    #[inline]
+    fn cleaned(&mut self, chunk: Chunk<'static, O::Region>, size: usize) {
+        let counted = if size >= DIRT_MIN { usize::MAX } else { 0 };
+        let gone = self.dirt_of(chunk, size).1 & counted;
+        self.counters.dirty_bytes = self.counters.dirty_bytes.saturating_sub(gone);
     }
 
     /// Puts a free chunk, whose low half and boundary tag are written, into the unsorted bin.
@@ -286,7 +287,7 @@ impl<O: Os + 'static> Heap<O> {
     /// As [`leave_bin`](Heap::leave_bin) for a chunk whose head was verified: its size and state.
     #[inline]
     pub(super) fn leave(&mut self, chunk: Chunk<'static, O::Region>, size: usize, state: State) {
-        self.bins.take(chunk, state);
+        self.bins.take(chunk, size, state);
         self.left(chunk, size);
     }
 
@@ -304,10 +305,7 @@ impl<O: Os + 'static> Heap<O> {
             });
         }
         self.counters.binned_bytes -= size;
-        if size >= DIRT_MIN {
-            let dirt = chunk.dirt().1;
-            self.counters.dirty_bytes = self.counters.dirty_bytes.saturating_sub(dirt);
-        }
+        self.cleaned(chunk, size);
         after
     }
 }
