@@ -70,17 +70,24 @@ impl Bins {
         self.lists[UNSORTED].last(keys)
     }
 
+    /// Takes the [oldest chunk](Bins::oldest_unsorted) out of the unsorted bin.
+    #[inline]
+    pub fn take_oldest<R: Region>(&mut self, chunk: Chunk<'_, R>) {
+        self.lists[UNSORTED].unlink_last(Through::Bin, chunk);
+    }
+
     /// Takes a chunk out of the unsorted bin.
     #[inline]
     pub fn take_unsorted<R: Region>(&mut self, chunk: Chunk<'_, R>) {
         self.lists[UNSORTED].unlink(Through::Bin, chunk);
     }
 
-    /// Puts a free chunk into the bin of its size and marks it so.
-    pub fn put_sorted<R: Region>(&mut self, keys: &Keys<R>, chunk: Chunk<'_, R>) {
+    /// Puts a free chunk into the bin of its size and marks it so by `tag`, that of
+    /// [`State::Binned`].
+    pub fn put_sorted<R: Region>(&mut self, keys: &Keys<R>, chunk: Chunk<'_, R>, tag: u32) {
         let size = chunk.size();
         let index = bin_index(size);
-        chunk.mark(chunk.low(), State::Binned);
+        chunk.set_tag(tag);
         self.map[index / 64 % (SLOTS / 64)] |= 1 << (index % 64);
         if index < FIRST_LARGE {
             self.lists[index % SLOTS].push_front(Through::Bin, chunk);
@@ -110,6 +117,17 @@ impl Bins {
         }
     }
 
+    /// Takes the [oldest chunk](Bins::small_exact) of `size` bytes out of its small bin.
+    #[inline]
+    pub fn take_small<R: Region>(&mut self, chunk: Chunk<'_, R>, size: usize) {
+        let index = bin_index(size);
+        let list = &mut self.lists[index % SLOTS];
+        list.unlink_last(Through::Bin, chunk);
+        if list.is_empty() {
+            self.map[index / 64 % (SLOTS / 64)] &= !(1 << (index % 64));
+        }
+    }
+
     /// Takes a chunk out of the bin of its size.
     pub fn take_sorted<R: Region>(&mut self, chunk: Chunk<'_, R>) {
         let size = chunk.size();
@@ -131,17 +149,13 @@ impl Bins {
         }
     }
 
-    /// Takes a free chunk out of whichever bin its state names; `false` if its head says
-    /// neither.
-    pub fn take<R: Region>(&mut self, chunk: Chunk<'_, R>) -> bool {
-        if chunk.is(State::Unsorted) {
+    /// Takes a free chunk out of the bin that its state names.
+    pub fn take<R: Region>(&mut self, chunk: Chunk<'_, R>, state: State) {
+        if state == State::Unsorted {
             self.take_unsorted(chunk);
-        } else if chunk.is(State::Binned) {
-            self.take_sorted(chunk);
         } else {
-            return false;
+            self.take_sorted(chunk);
         }
-        true
     }
 
     /// The oldest chunk of exactly `size` bytes in a small bin.

@@ -236,6 +236,13 @@ impl Secret {
         self.pair(payload, keyed)
     }
 
+    /// The tags for [`State::Binned`] and [`State::Unsorted`].
+    #[inline(always)]
+    #[must_use]
+    pub fn free_tags(&self, payload: usize, low: Low) -> (u32, u32) {
+        self.pair(payload, low, State::Binned as u64 >> 1)
+    }
+
     /// A link as it is stored at address `at`, or back again.
     #[inline(always)]
     #[must_use]

@@ -194,6 +194,29 @@ impl<'k, R: Region> Chunk<'k, R> {
         self.tag() == expected
     }
 
+    /// Whether the head is genuine and says that the chunk is in a bin: then in which state,
+    /// [`State::Binned`] or [`State::Unsorted`].
+    #[inline(always)]
+    #[must_use]
+    pub fn binned(self) -> Option<State> {
+        let (binned, unsorted) = self.free_tags();
+        let tag = self.tag();
+        if tag == unsorted {
+            Some(State::Unsorted)
+        } else if tag == binned {
+            Some(State::Binned)
+        } else {
+            None
+        }
+    }
+
+    /// The tags that this chunk's head must carry as [`State::Binned`] and [`State::Unsorted`].
+    #[inline(always)]
+    #[must_use]
+    pub fn free_tags(self) -> (u32, u32) {
+        self.keys.secret.free_tags(self.payload(), self.low())
+    }
+
     /// Writes low half and tag: the chunk begins a life as `state`.
     #[inline(always)]
     pub fn begin(self, low: Low, state: State) {

@@ -44,7 +44,7 @@ pub use malloc::{Batch, RUNGS, Rung};
 pub use totals::{HeapTotals, Totals};
 
 use crate::bins::Bins;
-use crate::chunk::{Chunk, Keys, Low, Stack, State};
+use crate::chunk::{Chunk, Keys, Low, Stack};
 use crate::config::{Key, Settings};
 use crate::os::{Os, PageVec};
 use crate::size::{FAST_BINS, Native};
@@ -248,10 +248,4 @@ impl<O: Os + 'static> Heap<O> {
     fn gave(&mut self, bytes: usize) {
         self.counters.used_bytes = self.counters.used_bytes.saturating_sub(bytes);
     }
-}
-
-/// Whether `state` means that the chunk is in a bin, so that its neighbours may swallow it.
-#[inline(always)]
-fn is_binned<R: crate::os::Region>(chunk: Chunk<'_, R>) -> bool {
-    chunk.is(State::Unsorted) || chunk.is(State::Binned)
 }
