@@ -123,10 +123,11 @@ pub enum Subset {
 
 impl Subset {
     /// All of them, in the tables' order.
-    pub const ALL: [Subset; 5] = [
-        Subset::Of(Group::Real),
-        Subset::Of(Group::Rust),
+    pub const ALL: [Subset; 6] = [
+        Subset::Of(Group::Classic),
         Subset::Of(Group::Synthetic),
+        Subset::Of(Group::Rust),
+        Subset::Of(Group::Real),
         Subset::Threaded,
         Subset::All,
     ];
@@ -137,7 +138,8 @@ impl Subset {
             Subset::Of(Group::Real) => "real programs",
             Subset::Of(Group::Rust) => "Rust programs",
             Subset::Of(Group::Synthetic) => "synthetic loads",
-            Subset::Threaded => "with two threads",
+            Subset::Of(Group::Classic) => "classic benchmarks",
+            Subset::Threaded => "with two threads or more",
             Subset::All => "all",
         }
     }
