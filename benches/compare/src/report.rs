@@ -108,6 +108,10 @@ pub struct Report {
     pub rows: Vec<Row>,
     /// What was left out.
     pub skipped: Vec<Skipped>,
+    /// The Rust programs with other global allocators, compared with the
+    /// system's: an experiment of its own.
+    #[serde(default)]
+    pub globals: Option<Box<Report>>,
 }
 
 /// Rows that are averaged together.
@@ -160,6 +164,22 @@ impl Report {
         self.allocators
             .iter()
             .position(|one| one.role == Role::Again)
+    }
+
+    /// The column of the library under development; of the first, if several
+    /// take part.
+    pub fn candidate(&self) -> Option<usize> {
+        self.allocators
+            .iter()
+            .position(|one| one.role == Role::Candidate)
+    }
+
+    /// The ratio to the best peer in a row, and to that or the baseline,
+    /// whichever is the smaller.
+    pub fn to_best(&self, row: &Row, column: usize, metric: Metric) -> Option<(f64, f64)> {
+        let own = self.ratio(row, column, metric)?.median;
+        let best = self.best(row, metric)?.1;
+        Some((own / best, own / best.min(1.0)))
     }
 
     /// The ratios to the baseline, pair by pair; nothing where a run failed.
@@ -233,6 +253,9 @@ impl Report {
                 }
             }
         }
+        if let Some(globals) = &self.globals {
+            failures.extend(globals.failures());
+        }
         failures
     }
 }
@@ -247,6 +270,7 @@ pub mod tests {
             role,
             version: "1.0".to_owned(),
             library: None,
+            program: None,
             environment: Vec::new(),
         }
     }
@@ -312,6 +336,7 @@ pub mod tests {
                 name: "three".to_owned(),
                 reason: "absent".to_owned(),
             }],
+            globals: None,
         }
     }
 
