@@ -1,4 +1,5 @@
 //! Children for measuring: one program under several allocators side by side.
+#![allow(dead_code)] // Each benchmark uses a part.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,6 +8,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 /// An allocator under test.
+#[derive(Clone)]
 pub struct Allocator {
     /// The heading of its column.
     pub name: String,
@@ -15,6 +17,7 @@ pub struct Allocator {
 }
 
 /// What the command line asks for.
+#[derive(Clone)]
 pub struct Options {
     /// glibc first, then the preload library if it is built, then each `--lib NAME=FILE`.
     pub allocators: Vec<Allocator>,
@@ -23,11 +26,13 @@ pub struct Options {
     /// Fewer and smaller loads.
     pub quick: bool,
     /// Write what belongs to the documentation.
-    #[allow(dead_code)] // Not every benchmark has something to write.
     pub write: bool,
     /// Fail if a bar is missed.
     pub check: bool,
-    json: Option<PathBuf>,
+    /// Where figures are written for machines.
+    pub json: Option<PathBuf>,
+    /// Figures of an earlier run, to be shown again.
+    pub from: Option<PathBuf>,
 }
 
 impl Options {
@@ -37,7 +42,7 @@ impl Options {
     /// Says what is wrong with it, or what the options are.
     pub fn read() -> Result<Options, String> {
         let usage = "options: [--lib NAME=FILE]... [--fencepost FILE] [--only TEXT] [--quick] \
-                     [--write] [--check] [--json FILE]";
+                     [--write] [--check] [--json FILE] [--from FILE]";
         let mut fencepost = built_library();
         let mut others = Vec::new();
         let mut options = Options {
@@ -47,6 +52,7 @@ impl Options {
             write: false,
             check: false,
             json: None,
+            from: None,
         };
         let mut words = std::env::args().skip(1);
         while let Some(word) = words.next() {
@@ -58,6 +64,7 @@ impl Options {
                 "--check" => options.check = true,
                 "--only" => options.only = Some(value()?),
                 "--json" => options.json = Some(value()?.into()),
+                "--from" => options.from = Some(value()?.into()),
                 "--fencepost" => fencepost = Some(value()?.into()),
                 "--lib" => {
                     let (name, file) = value()?
@@ -122,17 +129,33 @@ fn built_library() -> Option<PathBuf> {
 /// The figures that a child printed: lines of a name and a number.
 pub type Figures = BTreeMap<String, f64>;
 
-/// Runs `program` under `allocator`. Nothing if it fails, which is told.
-pub fn run(program: &Path, args: &[&str], allocator: &Allocator) -> Option<Figures> {
+/// `program` with `allocator` in an empty environment.
+pub fn command(program: &Path, allocator: &Allocator) -> Command {
     let mut command = Command::new(program);
     command
-        .args(args)
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_default());
     if let Some(library) = &allocator.library {
         command.env("LD_PRELOAD", library);
     }
-    let output = command.output().ok()?;
+    command
+}
+
+/// What a child printed, if all of it is figures.
+pub fn figures(output: &[u8]) -> Option<Figures> {
+    let figure = |line: &str| {
+        let (name, number) = line.split_once(' ')?;
+        Some((name.to_string(), number.parse().ok()?))
+    };
+    String::from_utf8_lossy(output)
+        .lines()
+        .map(figure)
+        .collect()
+}
+
+/// Runs `program` under `allocator`. Nothing if it fails, which is told.
+pub fn run(program: &Path, args: &[&str], allocator: &Allocator) -> Option<Figures> {
+    let output = command(program, allocator).args(args).output().ok()?;
     if !output.status.success() || !output.stderr.is_empty() {
         eprintln!(
             "{} with {args:?}: {}\n{}",
@@ -142,12 +165,7 @@ pub fn run(program: &Path, args: &[&str], allocator: &Allocator) -> Option<Figur
         );
         return None;
     }
-    let text = String::from_utf8_lossy(&output.stdout);
-    let figure = |line: &str| {
-        let (name, number) = line.split_once(' ')?;
-        Some((name.to_string(), number.parse().ok()?))
-    };
-    text.lines().map(figure).collect()
+    figures(&output.stdout)
 }
 
 /// The median; of an even number, the lower one.
