@@ -96,12 +96,15 @@ impl Axis {
     }
 }
 
-/// What is measured at each point; the last two only where there are enough objects.
-const PHASES: [(&str, &str); 3] = [
-    ("replace", "a free and a malloc"),
+/// What is measured at each point: all but the first only where there are enough objects.
+const PHASES: [(&str, &str); 4] = [
+    ("replace", "a free and a malloc, one after the other"),
+    ("batch", "a free and a malloc, 512 at a time"),
     ("grow", "a malloc, of the last tenth"),
     ("shrink", "a free, of a random tenth"),
 ];
+/// A cost for each phase.
+pub type Costs = [Cost; PHASES.len()];
 /// The largest cost over the smallest one.
 const BAR: f64 = 1.5;
 
@@ -127,7 +130,7 @@ pub struct Point {
     /// The allocator's name.
     pub allocator: String,
     /// Nothing if it failed.
-    pub costs: [Cost; 3],
+    pub costs: Costs,
 }
 
 /// Callgrind's totals for a phase.
@@ -165,7 +168,7 @@ fn counts(dump: &str, phase: &str) -> Option<Counts> {
 }
 
 /// One run under callgrind: costs without times.
-fn counted(program: &Path, args: &[&str], allocator: &Allocator) -> Option<[Cost; 3]> {
+fn counted(program: &Path, args: &[&str], allocator: &Allocator) -> Option<Costs> {
     let directory = tempfile::tempdir().ok()?;
     let mut valgrind = command(Path::new("valgrind"), allocator);
     valgrind
@@ -189,7 +192,7 @@ fn counted(program: &Path, args: &[&str], allocator: &Allocator) -> Option<[Cost
         return None;
     }
     let figures = field::figures(&output.stdout)?;
-    let mut costs = [Cost::default(); 3];
+    let mut costs = Costs::default();
     for entry in std::fs::read_dir(directory.path()).ok()?.flatten() {
         let dump = std::fs::read_to_string(entry.path()).ok()?;
         for (cost, (phase, _)) in costs.iter_mut().zip(PHASES) {
@@ -205,8 +208,12 @@ fn counted(program: &Path, args: &[&str], allocator: &Allocator) -> Option<[Cost
 }
 
 /// The same without callgrind: times. What is quick is repeated.
-fn timed(program: &Path, args: &[&str], allocator: &Allocator) -> Option<[Option<f64>; 3]> {
-    let mut all = [const { Vec::new() }; 3];
+fn timed(
+    program: &Path,
+    args: &[&str],
+    allocator: &Allocator,
+) -> Option<[Option<f64>; PHASES.len()]> {
+    let mut all = [const { Vec::new() }; PHASES.len()];
     let start = std::time::Instant::now();
     for _ in 0..3 {
         let figures = run(program, args, allocator)?;
@@ -231,7 +238,7 @@ impl Bench {
         let operations = axis.operations(self.options.quick).to_string();
         let number = amount.to_string();
         let args = [axis.name(), &number, &operations];
-        let mut costs = [Cost::default(); 3];
+        let mut costs = Costs::default();
         if self.callgrind
             && let Some(found) = counted(&self.program, &args, allocator)
         {
@@ -399,8 +406,7 @@ fn bench() -> Result<bool, String> {
     let mut kept = true;
     for axis in Axis::ALL {
         for phase in 0..PHASES.len() {
-            let spread = print(&points, axis, phase);
-            if let Some(spread) = spread.filter(|_| phase == 0) {
+            if let Some(spread) = print(&points, axis, phase) {
                 let flat = spread <= BAR;
                 kept &= flat;
                 println!(

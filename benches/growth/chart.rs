@@ -19,6 +19,10 @@ const OTHERS: [RGBColor; 6] = [
     RGBColor(188, 189, 34),
 ];
 
+/// The phases that are drawn.
+const ONE_BY_ONE: usize = 0;
+const BATCHES: usize = 1;
+
 /// A row of charts: what is drawn.
 type Metric = (&'static str, fn(&Cost) -> Option<f64>);
 const METRICS: [Metric; 3] = [
@@ -48,10 +52,10 @@ pub fn draw(points: &[Point], path: &Path) -> Result<(), Box<dyn Error>> {
     root.fill(&WHITE)?;
     let (head, body) = root.split_vertically(36);
     let colours = colours(&names(points));
-    let title = "A free and a malloc at each size of the heap: ";
+    let title = "A free and a malloc at each size of the heap (dashed: 512 at a time)";
     head.draw(&Text::new(title, (16, 12), ("sans-serif", 18)))?;
     for (place, (name, colour)) in colours.iter().enumerate() {
-        let x = 480 + 130 * place as i32;
+        let x = 600 + 130 * place as i32;
         head.draw(&Rectangle::new([(x, 14), (x + 14, 26)], colour.filled()))?;
         head.draw(&Text::new(
             (*name).to_string(),
@@ -75,14 +79,17 @@ fn chart(
     axis: Axis,
     area: &DrawingArea<SVGBackend<'_>, Shift>,
 ) -> Result<(), Box<dyn Error>> {
-    let line = |name: &str| -> Vec<(f64, f64)> {
+    let line = |name: &str, phase: usize| -> Vec<(f64, f64)> {
         points
             .iter()
             .filter(|p| p.axis == axis && p.allocator == name)
-            .filter_map(|p| Some((p.amount as f64, metric.1(&p.costs[0])?)))
+            .filter_map(|p| Some((p.amount as f64, metric.1(&p.costs[phase])?)))
             .collect()
     };
-    let all: Vec<(f64, f64)> = colours.iter().flat_map(|(name, _)| line(name)).collect();
+    let all: Vec<(f64, f64)> = colours
+        .iter()
+        .flat_map(|(name, _)| [line(name, ONE_BY_ONE), line(name, BATCHES)].concat())
+        .collect();
     let Some(right) = all.iter().map(|p| p.0).reduce(f64::max) else {
         return Ok(());
     };
@@ -104,13 +111,14 @@ fn chart(
         .y_label_formatter(&|value| format!("{}", (value * 100.0).round() / 100.0))
         .draw()?;
     for (name, colour) in colours {
-        let line = line(name);
-        let style = colour.stroke_width(2);
-        chart.draw_series([PathElement::new(line.clone(), style)])?;
-        chart.draw_series(
-            line.into_iter()
-                .map(|at| Circle::new(at, 3, colour.filled())),
-        )?;
+        let one = line(name, ONE_BY_ONE);
+        chart.draw_series([PathElement::new(one.clone(), colour.stroke_width(2))])?;
+        let dots = one
+            .into_iter()
+            .map(|at| Circle::new(at, 3, colour.filled()));
+        chart.draw_series(dots)?;
+        let batches = line(name, BATCHES);
+        chart.draw_series(DashedLineSeries::new(batches, 5, 4, colour.stroke_width(1)))?;
     }
     Ok(())
 }

@@ -2,9 +2,10 @@
  * usage: load bytes LIVE_BYTES OPERATIONS     objects of 16 bytes to 32 KiB
  *        load objects COUNT OPERATIONS        objects of 16 bytes
  *        load threads THREADS OPERATIONS      16 bytes to 1 KiB, 10,000 for each thread
- * Three phases are measured, each when the rest is there: the last objects of all are allocated
- * (grow), random ones are replaced (replace), random ones are freed (shrink). Output: the phase,
- * then nanoseconds of CPU time per call of malloc or per pair of calls, everything around included.
+ * Up to four phases are measured, each when the rest is there: the last objects of all are allocated
+ * (grow), random ones are replaced one by one (replace) and 512 at a time (batch), random ones are
+ * freed (shrink). Output: the phase, then nanoseconds of CPU time per call of malloc or free or per
+ * pair of both, everything around included; the phase with _calls, then how many there were.
  *
  * Under callgrind started with --instr-atstart=no --toggle-collect='counted_*', each phase leaves a
  * dump of its own: what was spent inside malloc and free. */
@@ -51,10 +52,10 @@ static double cpu_ns(void)
     return t.tv_sec * 1e9 + t.tv_nsec;
 }
 
-static void result(const char *phase, double ns)
+static void result(const char *phase, const char *what, double value)
 {
     char line[64];
-    int n = snprintf(line, sizeof line, "%s %.2f\n", phase, ns);
+    int n = snprintf(line, sizeof line, "%s%s %.2f\n", phase, what, value);
     if (write(1, line, n) != n)
         _exit(86);
 }
@@ -83,16 +84,36 @@ static void replaced(long operations, uint64_t *seed, int counted)
     for (long i = 0; i < operations; i++) {
         long at = any_slot(seed);
         size_t size = size_of(seed);
-        if (counted) {
+        if (counted)
             counted_free(slots[at]);
-            slots[at] = object(counted_malloc(size));
-        } else {
+        else
             free(slots[at]);
-            slots[at] = object(malloc(size));
-        }
+        slots[at] = object(counted ? counted_malloc(size) : malloc(size));
     }
 }
 
+/* Frees a batch of objects, then allocates as many; so until `operations` are done. */
+static void replaced_batches(long operations, uint64_t *seed, int counted)
+{
+    enum { BATCH = 512 };
+    long at[BATCH];
+    for (long done = 0; done < operations; done += BATCH) {
+        for (int i = 0; i < BATCH; i++) {
+            do
+                at[i] = any_slot(seed);
+            while (!slots[at[i]]); /* not one of this batch */
+            if (counted)
+                counted_free(slots[at[i]]);
+            else
+                free(slots[at[i]]);
+            slots[at[i]] = 0;
+        }
+        for (int i = 0; i < BATCH; i++) {
+            size_t size = size_of(seed);
+            slots[at[i]] = object(counted ? counted_malloc(size) : malloc(size));
+        }
+    }
+}
 
 /* With an even number, the lower one of the two in the middle. */
 static double median(double *values, int n)
@@ -105,11 +126,30 @@ static double median(double *values, int n)
     return values[(n - 1) / 2];
 }
 
+static void measured(const char *phase, void (*work)(long, uint64_t *, int), long operations,
+                     uint64_t *seed)
+{
+    CALLGRIND_START_INSTRUMENTATION;
+    work(WARMUP, seed, 0);
+    CALLGRIND_ZERO_STATS;
+    double took[5];
+    int times = RUNNING_ON_VALGRIND ? 1 : 5;
+    for (int i = 0; i < times; i++) {
+        double start = cpu_ns();
+        work(operations, seed, 1);
+        took[i] = (cpu_ns() - start) / operations;
+    }
+    CALLGRIND_DUMP_STATS_AT(phase);
+    CALLGRIND_STOP_INSTRUMENTATION;
+    result(phase, "", median(took, times));
+    result(phase, "_calls", operations);
+}
+
 static void alone(long operations)
 {
     uint64_t seed = 5;
     /* The last of the objects, as far as there are enough to tell. */
-    long few = count < 1000 ? 0 : count / 10 < operations ? count / 10 : operations;
+    long few = count < 10000 ? 0 : count / 10 < operations ? count / 10 : operations;
     slots = table(count * sizeof *slots);
     for (long i = 0; i < count - few; i++)
         slots[i] = object(malloc(size_of(&seed)));
@@ -125,26 +165,14 @@ static void alone(long operations)
         double took = cpu_ns() - start;
         CALLGRIND_DUMP_STATS_AT("grow");
         CALLGRIND_STOP_INSTRUMENTATION;
-        result("grow", took / (few - warm));
-        result("grow_calls", few - warm);
+        result("grow", "", took / (few - warm));
+        result("grow", "_calls", few - warm);
     }
     /* So many that the state is that of a program which has run for a while. */
     replaced(count < 4000000 ? count + operations : 4000000, &seed, 0);
-    CALLGRIND_START_INSTRUMENTATION;
-    if (RUNNING_ON_VALGRIND)
-        replaced(WARMUP, &seed, 0);
-    CALLGRIND_ZERO_STATS;
-    double took[5];
-    int times = RUNNING_ON_VALGRIND ? 1 : 5;
-    for (int i = 0; i < times; i++) {
-        double start = cpu_ns();
-        replaced(operations, &seed, 1);
-        took[i] = (cpu_ns() - start) / operations;
-    }
-    CALLGRIND_DUMP_STATS_AT("replace");
-    CALLGRIND_STOP_INSTRUMENTATION;
-    result("replace", median(took, times));
-    result("replace_calls", operations);
+    measured("replace", replaced, operations, &seed);
+    if (few)
+        measured("batch", replaced_batches, operations / 512 * 512, &seed);
     if (few) {
         CALLGRIND_START_INSTRUMENTATION;
         long freed = 0;
@@ -165,8 +193,8 @@ static void alone(long operations)
         double took = cpu_ns() - start;
         CALLGRIND_DUMP_STATS_AT("shrink");
         CALLGRIND_STOP_INSTRUMENTATION;
-        result("shrink", took / freed);
-        result("shrink_calls", freed);
+        result("shrink", "", took / freed);
+        result("shrink", "_calls", freed);
     }
     _exit(0); /* What is alive stays. */
 }
@@ -240,8 +268,8 @@ static void crowd(void)
     for (long i = 0; i < threads; i++)
         sum += spent[i];
     long operations = threads * rounds * ROUND;
-    result("replace", sum / operations);
-    result("replace_calls", operations);
+    result("replace", "", sum / operations);
+    result("replace", "_calls", operations);
     _exit(0);
 }
 
