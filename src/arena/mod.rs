@@ -34,7 +34,7 @@ pub const MAX_ARENAS: usize = 64;
 const ARENAS_PER_CPU: usize = 2;
 
 /// The depot may always hold this many bytes.
-const LEAST_DEPOT: usize = 1 << 20;
+const LEAST_DEPOT: usize = 4 << 20;
 /// and this many when most of what was in use lately has been freed,
 const DEPOT_AFTER_PEAK: usize = 64 << 10;
 /// unless that was no more than this.
@@ -295,7 +295,7 @@ impl<O: Os + Copy + 'static> Shared<O> {
     /// that has no memory. `false` if none has.
     pub fn fill(&self, number: usize, size: usize, batch: &mut Batch) -> bool {
         let numbers = self.arenas.numbers();
-        for turn in 0..=numbers {
+        'arenas: for turn in 0..=numbers {
             // The thread's own arena first, then all, the main one (it can always map) leading.
             let candidate = if turn == 0 { number } else { turn - 1 };
             if turn != 0 && candidate == number {
@@ -305,14 +305,19 @@ impl<O: Os + Copy + 'static> Shared<O> {
                 continue;
             };
             let mut filled = heap.fill_from_free(size, batch);
-            if !filled && self.depot.bytes() > (heap.system_bytes() / 16).max(LEAST_DRAIN) {
-                // Before the system is asked for memory, the depot gives up what it holds.
+            // Before the system is asked for memory, the depot gives up what it holds: first
+            // what nobody needed lately, then the rest.
+            for drain in [Self::drain_idle, Self::drain_depot] {
+                if filled || self.depot.bytes_about() <= (heap.system_bytes() / 16).max(LEAST_DRAIN)
+                {
+                    break;
+                }
                 drop(heap);
-                self.drain_depot();
-                let Some(again) = self.lock(candidate) else {
-                    continue;
+                drain(self);
+                heap = match self.lock(candidate) {
+                    Some(heap) => heap,
+                    None => continue 'arenas,
                 };
-                heap = again;
                 filled = heap.fill_from_free(size, batch);
             }
             let before = heap.system_bytes();
@@ -363,11 +368,7 @@ impl<O: Os + Copy + 'static> Shared<O> {
     /// The number of the arena that owns a chunk.
     #[inline]
     fn owner_of(&self, chunk: Chunk<'static, O::Region>) -> usize {
-        if chunk.low().in_arena() {
-            self.keys.extents.owner(chunk.addr())
-        } else {
-            0
-        }
+        self.keys.extents.owner(chunk.addr())
     }
 
     /// Sends a stack of cached chunks home to the arenas that own them.
@@ -455,6 +456,11 @@ impl<O: Os + Copy + 'static> Shared<O> {
         self.high
             .store(outside.max(high - high / 64), Ordering::Relaxed);
         self.maps.age(&self.os);
+        self.drain_idle();
+    }
+
+    /// Sends those magazines home that nobody needed since the last call.
+    fn drain_idle(&self) {
         for class in (2..CLASSES).filter(|class| self.depot.may_hold(*class)) {
             while let Some(magazine) = self.depot.take_idle(self.keys, class) {
                 self.release_without_ticks(magazine.stack);
@@ -492,18 +498,18 @@ impl<O: Os + Copy + 'static> Shared<O> {
             return 0;
         }
         let high = self.high.load(Ordering::Relaxed);
-        let live = self.outside().saturating_sub(self.depot.bytes());
+        let live = self.outside().saturating_sub(self.depot.bytes_about());
         let limit = if high > SMALL_PROGRAM && live < high / 5 * 2 {
             DEPOT_AFTER_PEAK
         } else {
-            (high / 4).max(LEAST_DEPOT)
+            high.max(LEAST_DEPOT)
         };
         limit.min(self.settings.get(Key::DepotBytes))
     }
 
     /// The depot had no room: if it holds much more than it may by now, it gives up all.
     pub fn relieve_depot(&self) {
-        if self.depot.bytes() > 2 * self.depot_limit() {
+        if self.depot.bytes_about() > 2 * self.depot_limit() {
             self.drain_depot();
         }
     }

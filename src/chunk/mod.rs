@@ -177,8 +177,8 @@ impl<'k, R: Region> Chunk<'k, R> {
     /// The tags for used and for cached (without the seal of its link).
     #[inline(always)]
     #[must_use]
-    pub fn user_tags(self, low: Low) -> (u32, u32) {
-        self.keys.secret.user_tags(self.payload(), low)
+    pub fn user_tags(self, keyed: u64) -> (u32, u32) {
+        self.keys.secret.user_tags(self.payload(), keyed)
     }
 
     /// Whether the head is genuine and says `state`. For [`State::Cached`] the answer covers
