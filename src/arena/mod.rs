@@ -42,6 +42,12 @@ const SMALL_PROGRAM: usize = 32 << 20;
 /// The depot is not drained for less than this many bytes.
 const LEAST_DRAIN: usize = 64 << 10;
 
+/// What the depot holds is idle when it was not needed for so many ticks.
+const DEPOT_TICKS: u32 = 8;
+/// For a request of this many bytes it is not drained as long as it holds less than a quarter of
+/// the heap: small chunks hardly make room for it.
+const HARDLY_MADE: usize = 16 << 10;
+
 /// A heap, its lock, and who uses it.
 #[derive(Debug)]
 pub struct Arena<O: Os + 'static> {
@@ -95,6 +101,7 @@ pub struct Shared<O: Os + Copy + 'static> {
     parked: AtomicU64,
     /// The most bytes of chunks outside the arenas in recent ticks.
     high: AtomicUsize,
+    ticks: AtomicU32,
     /// How many forks lie between the first process and this one.
     generation: AtomicU32,
 }
@@ -120,6 +127,7 @@ impl<O: Os + Copy + 'static> Shared<O> {
             fork: ForkPage::new(),
             parked: AtomicU64::new(0),
             high: AtomicUsize::new(0),
+            ticks: AtomicU32::new(0),
             generation: AtomicU32::new(0),
         }
     }
@@ -307,8 +315,10 @@ impl<O: Os + Copy + 'static> Shared<O> {
             let mut filled = heap.fill_from_free(size, batch);
             // Before the system is asked for memory, the depot gives up what it holds: first
             // what nobody needed lately, then the rest.
+            let part = if size < HARDLY_MADE { 16 } else { 4 };
             for drain in [Self::drain_idle, Self::drain_depot] {
-                if filled || self.depot.bytes_about() <= (heap.system_bytes() / 16).max(LEAST_DRAIN)
+                if filled
+                    || self.depot.bytes_about() <= (heap.system_bytes() / part).max(LEAST_DRAIN)
                 {
                     break;
                 }
@@ -456,7 +466,11 @@ impl<O: Os + Copy + 'static> Shared<O> {
         self.high
             .store(outside.max(high - high / 64), Ordering::Relaxed);
         self.maps.age(&self.os);
-        self.drain_idle();
+        // Phases in which a program frees all that another allocates are longer than a tick.
+        let ticks = self.ticks.fetch_add(1, Ordering::Relaxed);
+        if ticks.is_multiple_of(DEPOT_TICKS) {
+            self.drain_idle();
+        }
     }
 
     /// Sends those magazines home that nobody needed since the last call.
