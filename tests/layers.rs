@@ -69,6 +69,7 @@ const LAW: Law = Law {
         "arena/table.rs",
         // Magazines of chunks, and the thread's word.
         "cache/caches.rs",
+        "cache/exchange.rs",
         "cache/mod.rs",
         "cache/roll.rs",
         "cache/slot.rs",

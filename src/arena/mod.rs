@@ -34,7 +34,7 @@ pub const MAX_ARENAS: usize = 64;
 const ARENAS_PER_CPU: usize = 2;
 
 /// The depot may always hold this many bytes.
-const LEAST_DEPOT: usize = 1 << 20;
+const LEAST_DEPOT: usize = 4 << 20;
 /// and this many when most of what was in use lately has been freed,
 const DEPOT_AFTER_PEAK: usize = 64 << 10;
 /// unless that was no more than this.
@@ -47,6 +47,8 @@ const LEAST_DRAIN: usize = 64 << 10;
 pub struct Arena<O: Os + 'static> {
     heap: Mutex<Heap<O>>,
     usage: Usage,
+    /// Bytes of its chunks that are outside; written under the lock.
+    outside: AtomicUsize,
 }
 
 impl<O: Os + 'static> Arena<O> {
@@ -55,6 +57,7 @@ impl<O: Os + 'static> Arena<O> {
         Arena {
             heap: Mutex::new(heap),
             usage: Usage::new(),
+            outside: AtomicUsize::new(0),
         }
     }
 
@@ -63,6 +66,7 @@ impl<O: Os + 'static> Arena<O> {
         Arena {
             heap: Mutex::new(heap),
             usage: Usage::new(),
+            outside: AtomicUsize::new(0),
         }
     }
 }
@@ -89,8 +93,7 @@ pub struct Shared<O: Os + Copy + 'static> {
     pub maps: Maps,
     fork: ForkPage,
     parked: AtomicU64,
-    /// Bytes of chunks outside the arenas, and the most of them in recent ticks.
-    outside: AtomicUsize,
+    /// The most bytes of chunks outside the arenas in recent ticks.
     high: AtomicUsize,
     /// How many forks lie between the first process and this one.
     generation: AtomicU32,
@@ -116,7 +119,6 @@ impl<O: Os + Copy + 'static> Shared<O> {
             maps: Maps::new(),
             fork: ForkPage::new(),
             parked: AtomicU64::new(0),
-            outside: AtomicUsize::new(0),
             high: AtomicUsize::new(0),
             generation: AtomicU32::new(0),
         }
@@ -209,7 +211,18 @@ impl<O: Os + Copy + 'static> Shared<O> {
 
     /// Bytes of chunks outside the arenas: with users, in caches, in the depot.
     pub fn outside(&self) -> usize {
-        self.outside.load(Ordering::Relaxed)
+        let each = self.arenas.iter();
+        each.map(|(_, arena)| arena.outside.load(Ordering::Relaxed))
+            .sum()
+    }
+
+    /// Tells the others what is outside of an arena, before its lock is given up. A plain store:
+    /// a sum that all arenas add to would have to wait for whatever was written into the chunks.
+    #[inline]
+    fn publish(&self, number: usize, heap: &Heap<O>) {
+        if let Some(arena) = self.arenas.get(number) {
+            arena.outside.store(heap.used_bytes(), Ordering::Relaxed);
+        }
     }
 
     /// Chunks that came home to an abandoned arena.
@@ -282,7 +295,7 @@ impl<O: Os + Copy + 'static> Shared<O> {
     /// that has no memory. `false` if none has.
     pub fn fill(&self, number: usize, size: usize, batch: &mut Batch) -> bool {
         let numbers = self.arenas.numbers();
-        for turn in 0..=numbers {
+        'arenas: for turn in 0..=numbers {
             // The thread's own arena first, then all, the main one (it can always map) leading.
             let candidate = if turn == 0 { number } else { turn - 1 };
             if turn != 0 && candidate == number {
@@ -291,18 +304,20 @@ impl<O: Os + Copy + 'static> Shared<O> {
             let Some(mut heap) = self.lock(candidate) else {
                 continue;
             };
-            let mut outside = heap.used_bytes();
             let mut filled = heap.fill_from_free(size, batch);
-            if !filled && self.depot.bytes() > (heap.system_bytes() / 16).max(LEAST_DRAIN) {
-                // Before the system is asked for memory, the depot gives up what it holds.
+            // Before the system is asked for memory, the depot gives up what it holds: first
+            // what nobody needed lately, then the rest.
+            for drain in [Self::drain_idle, Self::drain_depot] {
+                if filled || self.depot.bytes_about() <= (heap.system_bytes() / 16).max(LEAST_DRAIN)
+                {
+                    break;
+                }
                 drop(heap);
-                self.drain_depot();
-                let Some(again) = self.lock(candidate) else {
-                    continue;
+                drain(self);
+                heap = match self.lock(candidate) {
+                    Some(heap) => heap,
+                    None => continue 'arenas,
                 };
-                heap = again;
-                // What went home meanwhile, and what others took, is accounted for already.
-                outside = heap.used_bytes();
                 filled = heap.fill_from_free(size, batch);
             }
             let before = heap.system_bytes();
@@ -310,13 +325,11 @@ impl<O: Os + Copy + 'static> Shared<O> {
                 filled = heap.fill(size, batch);
             }
             let grown = heap.system_bytes().saturating_sub(before);
-            self.outside
-                .fetch_add(heap.used_bytes().wrapping_sub(outside), Ordering::Relaxed);
+            self.publish(candidate, &heap);
             drop(heap);
             if grown != 0 {
                 self.maps.give_up(&self.os, grown);
-                self.high
-                    .fetch_max(self.outside.load(Ordering::Relaxed), Ordering::Relaxed);
+                self.high.fetch_max(self.outside(), Ordering::Relaxed);
             }
             if filled {
                 return true;
@@ -327,7 +340,9 @@ impl<O: Os + Copy + 'static> Shared<O> {
             && let Some(made) = self.arenas.add(MAX_ARENAS, |n| self.make_arena(n))
             && let Some(mut heap) = self.lock(made)
         {
-            return heap.fill(size, batch);
+            let filled = heap.fill(size, batch);
+            self.publish(made, &heap);
+            return filled;
         }
         false
     }
@@ -343,7 +358,7 @@ impl<O: Os + Copy + 'static> Shared<O> {
             if let Some(mut heap) = self.lock(candidate)
                 && let Some(chunk) = heap.aligned(align, size)
             {
-                self.outside.fetch_add(chunk.size(), Ordering::Relaxed);
+                self.publish(candidate, &heap);
                 return Some(chunk);
             }
         }
@@ -353,11 +368,7 @@ impl<O: Os + Copy + 'static> Shared<O> {
     /// The number of the arena that owns a chunk.
     #[inline]
     fn owner_of(&self, chunk: Chunk<'static, O::Region>) -> usize {
-        if chunk.low().in_arena() {
-            self.keys.extents.owner(chunk.addr())
-        } else {
-            0
-        }
+        self.keys.extents.owner(chunk.addr())
     }
 
     /// Sends a stack of cached chunks home to the arenas that own them.
@@ -386,7 +397,7 @@ impl<O: Os + Copy + 'static> Shared<O> {
     /// Takes chunks off a stack for as long as `heap`, whose number is `owner`, owns them.
     /// `true` if a tick passed.
     fn release_to(&self, heap: &mut Heap<O>, owner: usize, stack: &mut Stack) -> bool {
-        let (ticks, outside) = (heap.ticks(), heap.used_bytes());
+        let ticks = heap.ticks();
         let mut run = Run::default();
         while let Some(chunk) = stack.peek(self.keys)
             && self.owner_of(chunk) == owner
@@ -395,8 +406,7 @@ impl<O: Os + Copy + 'static> Shared<O> {
             heap.free_with(&mut run, chunk);
         }
         heap.end_run(&mut run);
-        self.outside
-            .fetch_sub(outside - heap.used_bytes(), Ordering::Relaxed);
+        self.publish(owner, heap);
         heap.ticks() != ticks
     }
 
@@ -408,11 +418,12 @@ impl<O: Os + Copy + 'static> Shared<O> {
 
     /// Sends one chunk, verified as used, home.
     pub fn free(&self, chunk: Chunk<'static, O::Region>) {
-        let ticked = match self.lock(self.owner_of(chunk)) {
+        let owner = self.owner_of(chunk);
+        let ticked = match self.lock(owner) {
             Some(mut heap) => {
                 let before = heap.ticks();
-                self.outside.fetch_sub(chunk.size(), Ordering::Relaxed);
                 heap.free(chunk);
+                self.publish(owner, &heap);
                 heap.ticks() != before
             }
             None => {
@@ -428,13 +439,12 @@ impl<O: Os + Copy + 'static> Shared<O> {
 
     /// Changes a used chunk in place; see [`Heap::resize`].
     pub fn resize(&self, chunk: Chunk<'static, O::Region>, size: usize) -> bool {
-        let Some(mut heap) = self.lock(self.owner_of(chunk)) else {
+        let owner = self.owner_of(chunk);
+        let Some(mut heap) = self.lock(owner) else {
             return false;
         };
-        let outside = heap.used_bytes();
         let done = heap.resize(chunk, size);
-        self.outside
-            .fetch_add(heap.used_bytes().wrapping_sub(outside), Ordering::Relaxed);
+        self.publish(owner, &heap);
         done
     }
 
@@ -442,10 +452,15 @@ impl<O: Os + Copy + 'static> Shared<O> {
     #[cold]
     fn on_tick(&self) {
         let high = self.high.load(Ordering::Relaxed);
-        let outside = self.outside.load(Ordering::Relaxed);
+        let outside = self.outside();
         self.high
             .store(outside.max(high - high / 64), Ordering::Relaxed);
         self.maps.age(&self.os);
+        self.drain_idle();
+    }
+
+    /// Sends those magazines home that nobody needed since the last call.
+    fn drain_idle(&self) {
         for class in (2..CLASSES).filter(|class| self.depot.may_hold(*class)) {
             while let Some(magazine) = self.depot.take_idle(self.keys, class) {
                 self.release_without_ticks(magazine.stack);
@@ -483,21 +498,18 @@ impl<O: Os + Copy + 'static> Shared<O> {
             return 0;
         }
         let high = self.high.load(Ordering::Relaxed);
-        let live = self
-            .outside
-            .load(Ordering::Relaxed)
-            .saturating_sub(self.depot.bytes());
+        let live = self.outside().saturating_sub(self.depot.bytes_about());
         let limit = if high > SMALL_PROGRAM && live < high / 5 * 2 {
             DEPOT_AFTER_PEAK
         } else {
-            (high / 4).max(LEAST_DEPOT)
+            high.max(LEAST_DEPOT)
         };
         limit.min(self.settings.get(Key::DepotBytes))
     }
 
     /// The depot had no room: if it holds much more than it may by now, it gives up all.
     pub fn relieve_depot(&self) {
-        if self.depot.bytes() > 2 * self.depot_limit() {
+        if self.depot.bytes_about() > 2 * self.depot_limit() {
             self.drain_depot();
         }
     }

@@ -21,7 +21,7 @@ pub use counters::{arena_snapshot, exit_guarded, exit_report, snapshot};
 pub use faults::wish;
 pub use leaks::{Leaks, leaks, print_leaks};
 pub use process::{Source, init, no_environment};
-pub use resize::realloc;
+pub use resize::{realloc, realloc_cached};
 pub use trace::{start as start_trace, stop as stop_trace};
 
 use crate::arena::Owned;
@@ -105,19 +105,70 @@ pub unsafe fn free(p: *mut u8, size: usize, align: usize) {
         // SAFETY: the address is aligned and lies in heap memory.
         let chunk = unsafe { KEYS.chunk(addr - HEADER) };
         let low = chunk.low();
-        let (used, cached) = chunk.user_tags(low);
+        let keyed = KEYS.secret.keyed(low);
+        let (used, cached) = chunk.user_tags(keyed);
         if chunk.tag() == used {
             let cache = Thread::cache();
             // SAFETY: the thread's own pointer, not null.
-            if !cache.is_null() && unsafe { Cache::push(cache, chunk, low, cached) } {
+            if !cache.is_null() && unsafe { Cache::push(cache, chunk, low, keyed, cached) } {
                 return;
             }
             // SAFETY: a chunk that was verified as used.
-            return unsafe { free_verified(addr) };
+            return unsafe { free_overflowing(addr) };
         }
     }
     // SAFETY: nothing is demanded.
     unsafe { free_odd(addr, size, align) };
+}
+
+/// Frees a chunk that was verified as used and that the cache did not take at once.
+///
+/// # Safety
+/// The payload of such a chunk.
+#[cold]
+#[inline(never)]
+unsafe fn free_overflowing(payload: usize) {
+    let cache = Thread::cache();
+    if !cache.is_null() {
+        // SAFETY: the caller's promise.
+        let chunk = unsafe { KEYS.chunk(payload - HEADER) };
+        enter();
+        // SAFETY: the thread's own cache. One that is not direct sees neither traces nor patterns.
+        if unsafe { Cache::overflow(cache, &SHARED, chunk, chunk.low()) } {
+            return;
+        }
+    }
+    // SAFETY: the same contract.
+    unsafe { free_verified(payload) }
+}
+
+/// Fills the thread's cache for a request that it could not serve from what other places hold
+/// ready: `false` if there is no such place, or no cache.
+#[inline]
+fn reload(size: usize) -> bool {
+    let cache = Thread::cache();
+    if cache.is_null() || size > CACHED_REQUEST {
+        return false;
+    }
+    enter();
+    // SAFETY: the thread's own cache, or one that several share.
+    unsafe { Cache::reload(cache, &SHARED, class_of(Native::chunk_size_unchecked(size))) }
+}
+
+/// As [`cached_with`], for a request that it did not serve: what other places hold ready is
+/// looked at too.
+#[inline(always)]
+pub fn reloaded_with<R>(
+    size: usize,
+    hit: impl FnOnce(*mut u8) -> R,
+    due: impl FnOnce(usize) -> R,
+    miss: impl FnOnce() -> R,
+) -> R {
+    if reload(size) {
+        cached_with(size, hit, due, miss)
+    } else {
+        miss()
+    }
 }
 
 /// Whether a block is guarded.
@@ -404,9 +455,9 @@ fn take_chunk(chunk: KernelChunk, low: Low) {
     let cache = enter();
     let payload = chunk.payload();
     perturb(payload, Native::usable(low.size()), true);
-    // SAFETY: the thread's own cache; if it is not direct, it is this thread's alone.
+    // SAFETY: the thread's own cache, or one that several share.
     unsafe {
-        if !Cache::route(cache).0 && (*cache).overflow(&SHARED, chunk, low) {
+        if Cache::overflow(cache, &SHARED, chunk, low) {
             return;
         }
     }
@@ -456,7 +507,7 @@ fn named(call: Call, addr: usize, caller: Caller) -> Named {
         let chunk = unsafe { KEYS.chunk(addr - HEADER) };
         let low = chunk.low();
         // A mapping may lie between two segments of a granule.
-        if !low.is_mapped() && chunk.tag() == chunk.user_tags(low).0 {
+        if !low.is_mapped() && chunk.is(State::Used) {
             return Named::Chunk(chunk, low);
         }
     }

@@ -196,10 +196,16 @@ impl<O: Os + 'static> Heap<O> {
             let Some(chunk) = self.bins.small_exact(self.keys, size) else {
                 break;
             };
-            self.leave_bin(chunk);
-            let after = self.after(chunk, size);
+            let low = chunk.low();
+            if low.size() != size || !chunk.is(State::Binned) {
+                abort(Misuse::CorruptHead {
+                    address: chunk.payload(),
+                });
+            }
+            self.bins.take_small(chunk, size);
+            let after = self.left(chunk, size);
             after.set_low(after.low().with_prev_in_use(true));
-            batch.push(chunk, chunk.low());
+            batch.push(chunk, low);
         }
         self.served(Rung::Small, batch.count - before);
     }
@@ -208,9 +214,16 @@ impl<O: Os + 'static> Heap<O> {
     /// the rest is binned.
     fn rung_unsorted(&mut self, size: usize, batch: &mut Batch) {
         while let Some(chunk) = self.bins.oldest_unsorted(self.keys) {
-            let found = self.leave_bin(chunk);
+            let found = chunk.size();
+            let (binned, unsorted) = chunk.free_tags();
+            if chunk.tag() != unsorted {
+                abort(Misuse::CorruptHead {
+                    address: chunk.payload(),
+                });
+            }
+            self.bins.take_oldest(chunk);
             if found == size {
-                let after = self.after(chunk, size);
+                let after = self.left(chunk, size);
                 after.set_low(after.low().with_prev_in_use(true));
                 self.hand_out(chunk.addr(), after.addr(), after.addr(), batch);
                 batch.push(chunk, chunk.low());
@@ -227,10 +240,12 @@ impl<O: Os + 'static> Heap<O> {
                 && batch.count == 0
                 && found >= size + MIN_CHUNK
             {
+                self.left(chunk, found);
                 self.carve(chunk, found, size, batch, Rung::Remainder);
                 return;
             }
-            self.enter_sorted(chunk);
+            // It stays free: its boundary tag is verified when it goes to somebody.
+            self.bins.put_sorted(self.keys, chunk, binned);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Changing a chunk in place, and chunks at aligned addresses.
 
-use super::{Batch, Heap, is_binned};
+use super::{Batch, Heap};
 use crate::chunk::{Chunk, State};
 use crate::os::Os;
 use crate::report::{Misuse, abort};
@@ -47,10 +47,12 @@ impl<O: Os + 'static> Heap<O> {
             self.restate(chunk, size);
             return true;
         }
-        if !is_binned(after) || after.size() < more {
+        let length = after.size();
+        let Some(state) = after.binned().filter(|_| length >= more) else {
             return false;
-        }
-        let total = old + self.leave_bin(after);
+        };
+        self.leave(after, length, state);
+        let total = old + length;
         after.mark(after.low(), State::Retired);
         let rest = total - size;
         let end = chunk.addr() + total;
