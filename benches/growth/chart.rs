@@ -72,6 +72,20 @@ pub fn draw(points: &[Point], path: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// Where an amount lies on its axis: powers of two, of objects powers of ten.
+fn place(axis: Axis, amount: u64) -> f64 {
+    match axis {
+        Axis::Objects => (amount as f64).log10(),
+        _ => (amount as f64).log2(),
+    }
+}
+
+/// The amount at a place.
+fn amount(axis: Axis, place: f64) -> u64 {
+    let base: f64 = if axis == Axis::Objects { 10.0 } else { 2.0 };
+    base.powf(place).round() as u64
+}
+
 fn chart(
     points: &[Point],
     colours: &[(&str, RGBColor)],
@@ -83,7 +97,7 @@ fn chart(
         points
             .iter()
             .filter(|p| p.axis == axis && p.allocator == name)
-            .filter_map(|p| Some((p.amount as f64, metric.1(&p.costs[phase])?)))
+            .filter_map(|p| Some((place(axis, p.amount), metric.1(&p.costs[phase])?)))
             .collect()
     };
     let all: Vec<(f64, f64)> = colours
@@ -100,14 +114,14 @@ fn chart(
         .margin_right(24)
         .x_label_area_size(40)
         .y_label_area_size(58)
-        .build_cartesian_2d((left..right).log_scale(), 0.0..top.max(0.1))?;
+        .build_cartesian_2d(left..right, 0.0..top.max(0.1))?;
     chart
         .configure_mesh()
         .x_desc(axis.title())
         .y_desc(metric.0)
-        .x_labels(if axis == Axis::Bytes { 5 } else { 9 })
+        .x_labels(9)
         .light_line_style(TRANSPARENT)
-        .x_label_formatter(&|amount| axis.label(amount.round() as u64))
+        .x_label_formatter(&|at| axis.label(amount(axis, *at)))
         .y_label_formatter(&|value| format!("{}", (value * 100.0).round() / 100.0))
         .draw()?;
     for (name, colour) in colours {
