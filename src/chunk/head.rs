@@ -223,8 +223,7 @@ impl Secret {
     #[inline(always)]
     #[must_use]
     pub fn tag(&self, payload: usize, low: Low, state: State) -> u32 {
-        let pair = (state as u64 >> 1) << 40;
-        let (even, odd) = self.pair(payload, self.keyed(low) ^ pair);
+        let (even, odd) = self.pair(payload, self.keyed(low) ^ pair_of(state));
         if state as u64 & 1 == 0 { even } else { odd }
     }
 
@@ -240,7 +239,7 @@ impl Secret {
     #[inline(always)]
     #[must_use]
     pub fn free_tags(&self, payload: usize, low: Low) -> (u32, u32) {
-        self.pair(payload, low, State::Binned as u64 >> 1)
+        self.pair(payload, self.keyed(low) ^ pair_of(State::Binned))
     }
 
     /// A link as it is stored at address `at`, or back again.
@@ -256,6 +255,11 @@ impl Secret {
     pub fn seal(&self, link: usize) -> u32 {
         ((link as u64).wrapping_mul(self.seal.load(Relaxed)) >> 32) as u32
     }
+}
+
+/// What tells the pair of states apart that a state belongs to.
+const fn pair_of(state: State) -> u64 {
+    (state as u64 >> 1) << 40
 }
 
 impl fmt::Debug for Secret {
