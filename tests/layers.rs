@@ -68,6 +68,7 @@ const LAW: Law = Law {
         "arena/roster.rs",
         "arena/table.rs",
         // Magazines of chunks, and the thread's word.
+        "cache/aligned.rs",
         "cache/caches.rs",
         "cache/mod.rs",
         "cache/roll.rs",

@@ -332,22 +332,48 @@ impl<O: Os + Copy + 'static> Shared<O> {
         false
     }
 
-    /// A chunk of `size` bytes for the user at a multiple of `align`.
-    pub fn aligned(
+    /// Fills a batch with chunks of `size` bytes at multiples of `align`: one at least, as
+    /// [`Heap::fill_aligned`] does. `false` if there is no memory.
+    pub fn fill_aligned(
         &self,
         number: usize,
         align: usize,
         size: usize,
-    ) -> Option<Chunk<'static, O::Region>> {
+        batch: &mut Batch,
+    ) -> bool {
         for candidate in [number, 0] {
-            if let Some(mut heap) = self.lock(candidate)
-                && let Some(chunk) = heap.aligned(align, size)
-            {
-                self.outside.fetch_add(chunk.size(), Ordering::Relaxed);
-                return Some(chunk);
+            let Some(mut heap) = self.lock(candidate) else {
+                continue;
+            };
+            let mut filled = heap.fill_aligned_from_free(align, size, batch);
+            if !filled && self.depot.bytes() > (heap.system_bytes() / 16).max(LEAST_DRAIN) {
+                // As in `fill`: before the system is asked for memory.
+                drop(heap);
+                self.drain_depot();
+                let Some(again) = self.lock(candidate) else {
+                    continue;
+                };
+                heap = again;
+                filled = heap.fill_aligned_from_free(align, size, batch);
+            }
+            let before = heap.system_bytes();
+            if !filled {
+                filled = heap.fill_aligned(align, size, batch);
+            }
+            let grown = heap.system_bytes().saturating_sub(before);
+            drop(heap);
+            self.outside
+                .fetch_add(batch.count() * size, Ordering::Relaxed);
+            if grown != 0 {
+                self.maps.give_up(&self.os, grown);
+                self.high
+                    .fetch_max(self.outside.load(Ordering::Relaxed), Ordering::Relaxed);
+            }
+            if filled {
+                return true;
             }
         }
-        None
+        false
     }
 
     /// The number of the arena that owns a chunk.

@@ -11,11 +11,13 @@
 //! finds the budget spent takes it from one that has not been used for a while.
 #![allow(unsafe_code)] // Unchecked indexing on the hit path; pages of the cache itself.
 
+mod aligned;
 mod caches;
 mod roll;
 mod sample;
 mod slot;
 
+pub use aligned::aligned_class;
 pub use caches::Caches;
 pub use roll::{Claim, Claimed, Roll};
 pub use slot::{Thread, on_thread_exit, set_exit_hook};
@@ -131,6 +133,10 @@ pub struct Cache {
     /// Times that the budget did not suffice.
     denied: u32,
     committed: usize,
+    /// What was set aside for aligned requests; null until there is something.
+    aside: *mut aligned::Aside,
+    /// The bytes of it, which are part of `committed`.
+    aside_bytes: usize,
     arena: usize,
     /// A direct cache holds nothing: every call goes to the arena.
     direct: bool,
@@ -167,6 +173,8 @@ impl Cache {
             hand: 2,
             denied: 0,
             committed: 0,
+            aside: core::ptr::null_mut(),
+            aside_bytes: 0,
             arena: 0,
             direct: false,
             thread: 0,
@@ -336,6 +344,10 @@ impl Cache {
             slot.load(spare);
             return self.pop_here(keys, class);
         }
+        let payload = self.reclaim(keys, class);
+        if payload != 0 {
+            return payload;
+        }
         self.reach(shared, class);
         if let Some(magazine) = shared.depot.take(keys, class) {
             self.net[class % SLOTS] += magazine.count as i64;
@@ -477,6 +489,9 @@ impl Cache {
             self.committed -= 2 * (capacity - kept) * class_size(victim);
             self.slots[victim % SLOTS].capacity = kept as u16;
             self.cut(shared, victim, kept);
+            if is_idle {
+                self.release_aside(shared, victim);
+            }
             if self.committed + cost <= budget {
                 return true;
             }
@@ -499,6 +514,7 @@ impl Cache {
     pub fn flush<O: Os + Copy + 'static>(&mut self, shared: &Shared<O>) {
         for class in 2..CLASSES {
             self.cut(shared, class, 0);
+            self.release_aside(shared, class);
             self.slots[class % SLOTS].capacity = 0;
         }
         self.committed = 0;
@@ -512,13 +528,14 @@ impl Cache {
             slot.capacity = 0;
             self.net[class % SLOTS] -= gone as i64;
         }
+        self.forget_aside();
         self.committed = 0;
     }
 
     /// Mallocs and frees that the cache served, and the bytes in it.
     #[must_use]
     pub fn counts(&self) -> (u64, u64, u64) {
-        let (mut pops, mut pushes, mut bytes) = (0, 0, 0);
+        let (mut pops, mut pushes, mut bytes) = (0, 0, self.aside_bytes as u64);
         for class in 2..CLASSES {
             let slot = &self.slots[class % SLOTS];
             let held = i64::from(slot.count()) + i64::from(slot.spare_count);

@@ -25,7 +25,7 @@ pub use resize::realloc;
 pub use trace::{start as start_trace, stop as stop_trace};
 
 use crate::arena::Owned;
-use crate::cache::{Cache, Thread};
+use crate::cache::{Cache, Thread, aligned_class};
 use crate::chunk::{Chunk, Low, State};
 use crate::config::{Key, Settings};
 use crate::heap::Batch;
@@ -290,19 +290,32 @@ fn serve_mapped(size: usize, align: usize, zeroed: bool) -> Served {
 #[must_use]
 pub fn memalign(align: usize, size: usize, caller: Caller) -> *mut u8 {
     if align > Native::ALIGN {
-        // Blocks that were aligned before come back to the cache.
-        let hit = cached_unless_due(size);
+        let hit = cached_aligned(align, size);
         if !hit.is_null() {
-            if hit.addr() & (align - 1) == 0 {
-                return hit;
-            }
-            // SAFETY: handed out just now, to nobody else.
-            unsafe { free(hit, UNKNOWN, UNKNOWN) };
+            return hit;
         }
     }
     let p = memalign_untraced(align, size, caller);
     trace::allocated(caller, p.addr(), size);
     p
+}
+
+/// A block of at least `size` bytes at a multiple of `align`, a power of two above 16, from the
+/// thread's cache; null if it has none, or one that should be guarded.
+fn cached_aligned(align: usize, size: usize) -> *mut u8 {
+    let cache = Thread::cache();
+    if cache.is_null() || size > CACHED_REQUEST {
+        return core::ptr::null_mut();
+    }
+    let class = aligned_class(size, align);
+    // SAFETY: the thread's own pointer; the size was bounded.
+    let (payload, is_due) = unsafe { Cache::pop_aligned(cache, &SHARED, class, align) };
+    if is_due {
+        let size = Native::usable(class_size(class));
+        // SAFETY: the block was popped just now and is nobody's.
+        return unsafe { guarding::put_back(payload, size) };
+    }
+    KEYS.region.at(payload)
 }
 
 fn memalign_untraced(align: usize, size: usize, caller: Caller) -> *mut u8 {
@@ -365,20 +378,38 @@ fn serve_aligned(align: usize, size: usize) -> Served {
             return served;
         }
     }
+    // SAFETY: the thread's own cache.
+    let (direct, arena) = unsafe { Cache::route(cache) };
     if size <= CACHED_REQUEST {
         // A size that the cache can take when the block is freed.
-        chunk_size = class_size(class_of(chunk_size));
+        let class = aligned_class(size, align);
+        if !direct && size <= SETTINGS.get(Key::TcacheMax) {
+            // SAFETY: not direct, so it is this thread's alone.
+            let payload = unsafe { (*cache).refill_aligned(&SHARED, class, align) };
+            if payload != 0 {
+                return Served {
+                    payload,
+                    zero: (0, 0),
+                };
+            }
+        }
+        chunk_size = class_size(class);
     }
-    // SAFETY: the thread's own cache.
-    let (_, arena) = unsafe { Cache::route(cache) };
     DIRECT_MALLOCS.fetch_add(1, Ordering::Relaxed);
-    match SHARED.aligned(arena, align, chunk_size) {
-        Some(chunk) => Served {
+    let mut batch = Batch::wanting(1);
+    if SHARED.fill_aligned(arena, align, chunk_size, &mut batch)
+        && let Some(chunk) = batch.pop(&KEYS)
+    {
+        chunk.mark(chunk.low(), State::Used);
+        return Served {
             payload: chunk.payload(),
             zero: (0, 0),
-        },
-        None if mappable => serve_mapped(size, align, false),
-        None => Served::NONE,
+        };
+    }
+    if mappable {
+        serve_mapped(size, align, false)
+    } else {
+        Served::NONE
     }
 }
 

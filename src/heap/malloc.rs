@@ -80,7 +80,7 @@ impl Batch {
         self.zero
     }
 
-    const fn missing(&self) -> usize {
+    pub(super) const fn missing(&self) -> usize {
         self.want - self.count
     }
 
@@ -167,7 +167,7 @@ impl<O: Os + 'static> Heap<O> {
         }
     }
 
-    fn served(&mut self, rung: Rung, chunks: usize) {
+    pub(super) fn served(&mut self, rung: Rung, chunks: usize) {
         self.counters.rungs[rung as usize] += chunks as u64;
     }
 
@@ -313,7 +313,7 @@ impl<O: Os + 'static> Heap<O> {
     }
 
     /// Writes the heads of `pieces` chunks in a row and stacks them, the lowest on top.
-    fn cut(
+    pub(super) fn cut(
         &mut self,
         addr: usize,
         size: usize,
