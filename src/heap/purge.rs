@@ -25,7 +25,7 @@ const MIN_TICK: usize = 2 << 20;
 /// Beyond its share a heap may keep as much as it had in use lately, within these bounds: what is
 /// small next to the machine is not worth a page fault.
 const MIN_DIRT: usize = 8 << 20;
-const MAX_DIRT: usize = 32 << 20;
+const MAX_DIRT: usize = 64 << 20;
 /// The share of the bytes in use that may stay dirty is `1/8 << reluctance`.
 const MAX_RELUCTANCE: u32 = 4;
 /// Ticks without regret after which the reluctance falls.
@@ -61,7 +61,12 @@ impl<O: Os + 'static> Heap<O> {
         } else {
             self.regret.reluctance
         };
-        let keep = ((used / 8) << doublings) + high.clamp(MIN_DIRT, MAX_DIRT);
+        let share = ((used / 8) << doublings) + high.clamp(MIN_DIRT, MAX_DIRT);
+        let keep = if peak_passed {
+            share
+        } else {
+            share.max(high - used)
+        };
         let before = self.counters.returned_bytes;
         if !self.settings.is_set(Key::TrimThreshold) {
             self.trim_idle_top(keep);
