@@ -68,6 +68,7 @@ const LAW: Law = Law {
         "arena/roster.rs",
         "arena/table.rs",
         // Magazines of chunks, and the thread's word.
+        "cache/aligned.rs",
         "cache/caches.rs",
         "cache/exchange.rs",
         "cache/mod.rs",
@@ -86,6 +87,7 @@ const LAW: Law = Law {
         // A text that is written once.
         "config/text.rs",
         // Pointers from users.
+        "front/aligned.rs",
         "front/counters.rs",
         "front/diagnosis.rs",
         "front/guarding.rs",

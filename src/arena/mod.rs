@@ -302,6 +302,40 @@ impl<O: Os + Copy + 'static> Shared<O> {
     /// Fills a batch with chunks of `size` bytes from arena `number`, or from another one if
     /// that has no memory. `false` if none has.
     pub fn fill(&self, number: usize, size: usize, batch: &mut Batch) -> bool {
+        self.fill_by(number, size, |heap, may_grow| {
+            if may_grow {
+                heap.fill(size, batch)
+            } else {
+                heap.fill_from_free(size, batch)
+            }
+        })
+    }
+
+    /// As [`fill`](Shared::fill), with chunks whose payload addresses are multiples of `align`:
+    /// one at least, as [`Heap::fill_aligned`] does.
+    pub fn fill_aligned(
+        &self,
+        number: usize,
+        align: usize,
+        size: usize,
+        batch: &mut Batch,
+    ) -> bool {
+        self.fill_by(number, size, |heap, may_grow| {
+            if may_grow {
+                heap.fill_aligned(align, size, batch)
+            } else {
+                heap.fill_aligned_from_free(align, size, batch)
+            }
+        })
+    }
+
+    /// Has a heap serve a request for `size` bytes: from what is free, or, if it may, by growing.
+    fn fill_by(
+        &self,
+        number: usize,
+        size: usize,
+        mut serve: impl FnMut(&mut Heap<O>, bool) -> bool,
+    ) -> bool {
         let numbers = self.arenas.numbers();
         'arenas: for turn in 0..=numbers {
             // The thread's own arena first, then all, the main one (it can always map) leading.
@@ -312,14 +346,13 @@ impl<O: Os + Copy + 'static> Shared<O> {
             let Some(mut heap) = self.lock(candidate) else {
                 continue;
             };
-            let mut filled = heap.fill_from_free(size, batch);
+            let mut filled = serve(&mut heap, false);
             // Before the system is asked for memory, the depot gives up what it holds: first
             // what nobody needed lately, then the rest.
             let part = if size < HARDLY_MADE { 16 } else { 4 };
             for drain in [Self::drain_idle, Self::drain_depot] {
-                if filled
-                    || self.depot.bytes_about() <= (heap.system_bytes() / part).max(LEAST_DRAIN)
-                {
+                let enough = (heap.system_bytes() / part).max(LEAST_DRAIN);
+                if filled || self.depot.bytes_about() <= enough {
                     break;
                 }
                 drop(heap);
@@ -328,11 +361,11 @@ impl<O: Os + Copy + 'static> Shared<O> {
                     Some(heap) => heap,
                     None => continue 'arenas,
                 };
-                filled = heap.fill_from_free(size, batch);
+                filled = serve(&mut heap, false);
             }
             let before = heap.system_bytes();
             if !filled {
-                filled = heap.fill(size, batch);
+                filled = serve(&mut heap, true);
             }
             let grown = heap.system_bytes().saturating_sub(before);
             self.publish(candidate, &heap);
@@ -350,29 +383,11 @@ impl<O: Os + Copy + 'static> Shared<O> {
             && let Some(made) = self.arenas.add(MAX_ARENAS, |n| self.make_arena(n))
             && let Some(mut heap) = self.lock(made)
         {
-            let filled = heap.fill(size, batch);
+            let filled = serve(&mut heap, true);
             self.publish(made, &heap);
             return filled;
         }
         false
-    }
-
-    /// A chunk of `size` bytes for the user at a multiple of `align`.
-    pub fn aligned(
-        &self,
-        number: usize,
-        align: usize,
-        size: usize,
-    ) -> Option<Chunk<'static, O::Region>> {
-        for candidate in [number, 0] {
-            if let Some(mut heap) = self.lock(candidate)
-                && let Some(chunk) = heap.aligned(align, size)
-            {
-                self.publish(candidate, &heap);
-                return Some(chunk);
-            }
-        }
-        None
     }
 
     /// The number of the arena that owns a chunk.

@@ -82,6 +82,9 @@ impl Cache {
             self.committed -= 2 * (capacity - kept) * class_size(victim);
             self.slots[victim % SLOTS].capacity = kept as u16;
             self.cut(shared, victim, kept);
+            if is_idle {
+                self.release_aside(shared, victim);
+            }
             if self.committed + cost <= budget {
                 return true;
             }
@@ -104,13 +107,14 @@ impl Cache {
     pub fn flush<O: Os + Copy + 'static>(&mut self, shared: &Shared<O>) {
         for class in 2..CLASSES {
             self.cut(shared, class, 0);
+            self.release_aside(shared, class);
             self.slots[class % SLOTS].capacity = 0;
         }
         self.committed = 0;
     }
 }
 
-fn budget<O: Os + Copy + 'static>(shared: &Shared<O>) -> usize {
+pub(super) fn budget<O: Os + Copy + 'static>(shared: &Shared<O>) -> usize {
     let each = shared.settings().get(Key::CacheBytes);
     if shared.settings().is_set(Key::CacheBytes) {
         return each;

@@ -74,6 +74,10 @@ impl Cache {
         if self.reload_own(shared, class) {
             return self.pop_here(keys, class);
         }
+        let payload = self.reclaim(keys, class);
+        if payload != 0 {
+            return payload;
+        }
         self.reach(shared, class);
         if shared.is_abandoned(self.arena) {
             self.arena = shared.choose();

@@ -11,6 +11,7 @@
 //! finds the budget spent takes it from one that has not been used for a while.
 #![allow(unsafe_code)] // Unchecked indexing on the hit path; pages of the cache itself.
 
+mod aligned;
 mod budget;
 mod caches;
 mod exchange;
@@ -18,6 +19,7 @@ mod roll;
 mod sample;
 mod slot;
 
+pub use aligned::aligned_class;
 pub use caches::Caches;
 pub use roll::{Claim, Claimed, Roll};
 pub use slot::{Thread, on_thread_exit, set_exit_hook};
@@ -102,6 +104,10 @@ pub struct Cache {
     committed: usize,
     /// What `committed` may reach, as of when it last did.
     budget: usize,
+    /// What was set aside for aligned requests; null until there is something.
+    aside: *mut aligned::Aside,
+    /// The bytes of it, which are part of `committed`.
+    aside_bytes: usize,
     arena: usize,
     /// A direct cache holds nothing: every call goes to the arena.
     direct: bool,
@@ -139,6 +145,8 @@ impl Cache {
             hand: 2,
             committed: 0,
             budget: 0,
+            aside: core::ptr::null_mut(),
+            aside_bytes: 0,
             arena: 0,
             direct: false,
             thread: 0,
@@ -306,13 +314,14 @@ impl Cache {
             let gone = slot.unload().count + self.take_spare(class).count;
             self.net[class % SLOTS] -= gone as i64;
         }
+        self.forget_aside();
         self.committed = 0;
     }
 
     /// Mallocs and frees that the cache served, and the bytes in it.
     #[must_use]
     pub fn counts(&self) -> (u64, u64, u64) {
-        let (mut pops, mut pushes, mut bytes) = (0, 0, 0);
+        let (mut pops, mut pushes, mut bytes) = (0, 0, self.aside_bytes as u64);
         for class in 2..CLASSES {
             let slot = &self.slots[class % SLOTS];
             let held = i64::from(slot.count()) + i64::from(slot.spare_count);

@@ -5,6 +5,7 @@
 //! is found out in `diagnosis.rs`; `counters.rs` adds everything up.
 #![allow(unsafe_code)] // Pointers from users.
 
+mod aligned;
 mod audit;
 mod counters;
 mod diagnosis;
@@ -16,6 +17,7 @@ mod process;
 mod resize;
 mod trace;
 
+pub use aligned::{memalign, memalign_zeroed};
 pub use audit::{audit, print_audit};
 pub use counters::{arena_snapshot, exit_guarded, exit_report, snapshot};
 pub use faults::wish;
@@ -31,9 +33,7 @@ use crate::config::{Key, Settings};
 use crate::heap::Batch;
 use crate::os::{Caller, Exposed, Region, with_caller};
 use crate::report::Call;
-use crate::size::{
-    CACHED_REQUEST, HEADER, Native, SMALL_REQUEST, class_of, class_size, small_class_of,
-};
+use crate::size::{CACHED_REQUEST, HEADER, Native, SMALL_REQUEST, class_of, small_class_of};
 use crate::sync::overlay::Ordering;
 use diagnosis::misuse;
 use guarding::{guard, guarded};
@@ -332,103 +332,6 @@ fn serve_mapped(size: usize, align: usize, zeroed: bool) -> Served {
             payload: mapped.payload,
             zero: mapped.zero,
         },
-        None => Served::NONE,
-    }
-}
-
-/// A block of at least `size` bytes at a multiple of `align`, a power of two. Null if there is
-/// no memory.
-#[must_use]
-pub fn memalign(align: usize, size: usize, caller: Caller) -> *mut u8 {
-    if align > Native::ALIGN {
-        // Blocks that were aligned before come back to the cache.
-        let hit = cached_unless_due(size);
-        if !hit.is_null() {
-            if hit.addr() & (align - 1) == 0 {
-                return hit;
-            }
-            // SAFETY: handed out just now, to nobody else.
-            unsafe { free(hit, UNKNOWN, UNKNOWN) };
-        }
-    }
-    let p = memalign_untraced(align, size, caller);
-    trace::allocated(caller, p.addr(), size);
-    p
-}
-
-fn memalign_untraced(align: usize, size: usize, caller: Caller) -> *mut u8 {
-    let p = guard(size, align, caller);
-    perturb(p.addr(), size, false);
-    if !p.is_null() {
-        return p;
-    }
-    let served = if align > Native::ALIGN {
-        serve_aligned(align, size)
-    } else {
-        serve(size, false)
-    };
-    perturb(served.payload, size, false);
-    KEYS.region.at(served.payload)
-}
-
-/// As [`memalign`], all zero.
-#[must_use]
-pub fn memalign_zeroed(align: usize, size: usize, caller: Caller) -> *mut u8 {
-    let p = memalign_zeroed_untraced(align, size, caller);
-    trace::allocated(caller, p.addr(), size);
-    p
-}
-
-fn memalign_zeroed_untraced(align: usize, size: usize, caller: Caller) -> *mut u8 {
-    let p = guard(size, align, caller);
-    if !p.is_null() {
-        return p;
-    }
-    let served = if align > Native::ALIGN {
-        serve_aligned(align, size)
-    } else {
-        serve(size, true)
-    };
-    let p = KEYS.region.at(served.payload);
-    if !p.is_null() {
-        // SAFETY: the block has `size` bytes.
-        unsafe { clear(p, size, served.zero) };
-    }
-    p
-}
-
-fn serve_aligned(align: usize, size: usize) -> Served {
-    let cache = enter();
-    let Some(mut chunk_size) = Native::chunk_size(size) else {
-        return Served::NONE;
-    };
-    if size
-        .checked_add(align)
-        .and_then(Native::chunk_size)
-        .is_none()
-    {
-        return Served::NONE;
-    }
-    let mappable = SHARED.maps.may_map(&SETTINGS);
-    if chunk_size >= SHARED.maps.threshold(&SETTINGS) && mappable {
-        let served = serve_mapped(size, align, false);
-        if served.payload != 0 {
-            return served;
-        }
-    }
-    if size <= CACHED_REQUEST {
-        // A size that the cache can take when the block is freed.
-        chunk_size = class_size(class_of(chunk_size));
-    }
-    // SAFETY: the thread's own cache.
-    let (_, arena) = unsafe { Cache::route(cache) };
-    DIRECT_MALLOCS.fetch_add(1, Ordering::Relaxed);
-    match SHARED.aligned(arena, align, chunk_size) {
-        Some(chunk) => Served {
-            payload: chunk.payload(),
-            zero: (0, 0),
-        },
-        None if mappable => serve_mapped(size, align, false),
         None => Served::NONE,
     }
 }

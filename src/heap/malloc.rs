@@ -80,7 +80,7 @@ impl Batch {
         self.zero
     }
 
-    const fn missing(&self) -> usize {
+    pub(super) const fn missing(&self) -> usize {
         self.want - self.count
     }
 
@@ -167,7 +167,7 @@ impl<O: Os + 'static> Heap<O> {
         }
     }
 
-    fn served(&mut self, rung: Rung, chunks: usize) {
+    pub(super) fn served(&mut self, rung: Rung, chunks: usize) {
         self.counters.rungs[rung as usize] += chunks as u64;
     }
 
@@ -214,13 +214,7 @@ impl<O: Os + 'static> Heap<O> {
     /// the rest is binned.
     fn rung_unsorted(&mut self, size: usize, batch: &mut Batch) {
         while let Some(chunk) = self.bins.oldest_unsorted(self.keys) {
-            let found = chunk.size();
-            let (binned, unsorted) = chunk.free_tags();
-            if chunk.tag() != unsorted {
-                abort(Misuse::CorruptHead {
-                    address: chunk.payload(),
-                });
-            }
+            let (binned, found) = (self.verify_unsorted(chunk), chunk.size());
             self.bins.take_oldest(chunk);
             if found == size {
                 let after = self.left(chunk, size);
@@ -247,6 +241,18 @@ impl<O: Os + 'static> Heap<O> {
             // It stays free: its boundary tag is verified when it goes to somebody.
             self.bins.put_sorted(self.keys, chunk, binned);
         }
+    }
+
+    /// Verifies the head of a chunk of the unsorted bin. Returns its tag for a sorted one.
+    #[inline]
+    pub(super) fn verify_unsorted(&self, chunk: Chunk<'static, O::Region>) -> u32 {
+        let (binned, unsorted) = chunk.free_tags();
+        if chunk.tag() != unsorted {
+            abort(Misuse::CorruptHead {
+                address: chunk.payload(),
+            });
+        }
+        binned
     }
 
     fn rung_best_fit(&mut self, size: usize, batch: &mut Batch) {
@@ -328,7 +334,7 @@ impl<O: Os + 'static> Heap<O> {
     }
 
     /// Writes the heads of `pieces` chunks in a row and stacks them, the lowest on top.
-    fn cut(
+    pub(super) fn cut(
         &mut self,
         addr: usize,
         size: usize,

@@ -26,6 +26,7 @@
 //! - **I12** Every segment lies in the map of extents under the heap's own number.
 
 mod account;
+mod aligned;
 mod check;
 mod forge;
 mod free;
