@@ -39,8 +39,7 @@ pub fn start() {
 
 /// The C library is ready and the program about to run.
 pub fn program_starts() {
-    start();
-    front::no_environment();
+    front::program_starts(Source::ProgramBreak);
 }
 
 /// Begins to write every allocation and free to the file that `MALLOC_TRACE` named when the
@@ -74,6 +73,7 @@ pub fn report_at_exit() {
 /// if that cannot be told. Other threads stand still meanwhile.
 #[must_use]
 pub fn fencepost_leak_check() -> c_int {
+    start();
     front::print_leaks()
 }
 
@@ -81,6 +81,7 @@ pub fn fencepost_leak_check() -> c_int {
 /// overwritten. Returns how many objects these belong to.
 #[must_use]
 pub fn fencepost_sweep() -> c_int {
+    start();
     c_int::try_from(front::sweep()).unwrap_or(c_int::MAX)
 }
 
@@ -88,6 +89,7 @@ pub fn fencepost_sweep() -> c_int {
 /// Returns the number of contradictions, -1 if `/proc` cannot be read.
 #[must_use]
 pub fn fencepost_audit() -> c_int {
+    start();
     front::print_audit()
 }
 

@@ -300,11 +300,26 @@ const TABLE: [Tunable; 30] = [
         .says("Whether `MALLOC_TRACE` traces from the start of a preloaded process to its end, without a call of `mtrace()`."),
 ];
 
+const DEFAULTS: [usize; COUNT] = {
+    let mut defaults = [0; COUNT];
+    let mut i = 0;
+    while i < COUNT {
+        defaults[i] = TABLE[i].default;
+        i += 1;
+    }
+    defaults
+};
+
 /// The values of all tunables. Reading and writing are single relaxed atomic operations, so any
 /// thread may do either at any time.
+///
+/// All zero at the defaults, so that a static needs no page of the library's file; what is read
+/// often comes first.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Settings {
-    values: [AtomicUsize; COUNT],
+    /// Each value, exclusive-or its default.
+    changes: [AtomicUsize; COUNT],
     /// Bit n: the user gave the n-th value.
     given: AtomicU32,
     texts: [text::Once; TEXTS.len()],
@@ -314,14 +329,8 @@ impl Settings {
     /// All tunables at their defaults.
     #[must_use]
     pub const fn new() -> Settings {
-        let mut values = [const { AtomicUsize::new(0) }; TABLE.len()];
-        let mut i = 0;
-        while i < TABLE.len() {
-            values[i] = AtomicUsize::new(TABLE[i].default);
-            i += 1;
-        }
         Settings {
-            values,
+            changes: [const { AtomicUsize::new(0) }; COUNT],
             given: AtomicU32::new(0),
             texts: [const { text::Once::new() }; TEXTS.len()],
         }
@@ -331,7 +340,11 @@ impl Settings {
     #[must_use]
     #[inline]
     pub fn get(&self, key: Key) -> usize {
-        self.values[key as usize].load(Relaxed)
+        self.changes[key as usize].load(Relaxed) ^ DEFAULTS[key as usize]
+    }
+
+    fn put(&self, key: Key, value: usize) {
+        self.changes[key as usize].store(value ^ DEFAULTS[key as usize], Relaxed);
     }
 
     /// A tunable that is text; empty if the user did not set it.
@@ -352,7 +365,7 @@ impl Settings {
     pub fn preset(&self, key: Key, value: usize) {
         let tunable = &TUNABLES[key as usize];
         if value >= tunable.min && value <= tunable.max {
-            self.values[key as usize].store(value, Relaxed);
+            self.put(key, value);
         }
     }
 
@@ -362,7 +375,7 @@ impl Settings {
         if value < tunable.min || value > tunable.max {
             return false;
         }
-        self.values[key as usize].store(value, Relaxed);
+        self.put(key, value);
         self.given.fetch_or(1 << key as usize, Relaxed);
         true
     }
@@ -421,10 +434,14 @@ impl Settings {
             if text.is_null() {
                 break;
             }
-            // SAFETY: the caller promises a C string that nobody changes while we read.
-            let (name, value) = split(unsafe { CStr::from_ptr(text) }.to_bytes(), b'=');
             // SAFETY: this entry was not the last, so there is one more, if only the null.
             entry = unsafe { entry.add(1) };
+            // SAFETY: a C string has a first byte, if only the null.
+            if !begins_a_name(unsafe { *text.cast() }) {
+                continue;
+            }
+            // SAFETY: the caller promises a C string that nobody changes while we read.
+            let (name, value) = split(unsafe { CStr::from_ptr(text) }.to_bytes(), b'=');
             if name == b"GLIBC_TUNABLES" {
                 tunables = tunables.or(Some(value));
             }
@@ -498,6 +515,11 @@ pub fn warn_to_stderr(name: &[u8], value: &[u8]) {
     line.write_to(2);
 }
 
+/// Whether a variable that we know may begin so: few of an environment's are looked at further.
+const fn begins_a_name(first: u8) -> bool {
+    matches!(first, b'F' | b'G' | b'M')
+}
+
 /// What lies before and after the first `at`; all and nothing if there is none.
 fn split(text: &[u8], at: u8) -> (&[u8], &[u8]) {
     let end = text
@@ -555,6 +577,15 @@ const _: () = {
         assert!(t.min <= t.default && t.default <= t.max);
         assert!(!t.sentence.is_empty());
         assert!(t.mallopt.is_some() || t.variable.is_some() || t.glibc.is_some());
+        if let Some(name) = t.variable {
+            assert!(begins_a_name(name.as_bytes()[0]));
+        }
+        i += 1;
+    }
+    assert!(begins_a_name(b"GLIBC_TUNABLES"[0]));
+    i = 0;
+    while i < TEXTS.len() {
+        assert!(begins_a_name(TEXTS[i].variable.as_bytes()[0]));
         i += 1;
     }
 };

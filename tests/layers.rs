@@ -86,6 +86,8 @@ const LAW: Law = Law {
         "config.rs",
         // A text that is written once.
         "config/text.rs",
+        // Unsafe calls passed on.
+        "front/account.rs",
         // Pointers from users.
         "front/aligned.rs",
         "front/counters.rs",
@@ -154,6 +156,7 @@ const LAW: Law = Law {
         ("cache/slot.rs", "KEY"),
         // The process's state.
         ("front/process.rs", "KERNEL"),
+        ("front/process.rs", "ROOM"),
         ("front/process.rs", "SETTINGS"),
         ("front/process.rs", "EXTENTS"),
         ("front/process.rs", "KEYS"),

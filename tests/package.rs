@@ -149,8 +149,14 @@ fn sources(dir: &Path, members: &[Member]) -> BTreeSet<String> {
     } else {
         dir.to_path_buf()
     };
+    // A linker script belongs to the sources of the member that links with it.
+    let scripts = fs::read_dir(&from).into_iter().flatten().flatten();
+    let scripts = scripts
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "ld"));
     source::rust_files(&from)
         .into_iter()
+        .chain(scripts)
         .filter(|path| {
             members
                 .iter()

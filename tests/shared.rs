@@ -20,7 +20,7 @@ static SHARED: Shared<&'static Kernel> = Shared::new(&KERNEL, &KEYS, &SETTINGS);
 /// A depot that is emptied before the arena grows is subtracted once from what is outside.
 #[test]
 fn what_is_outside_agrees_with_the_arena_when_the_depot_is_drained() {
-    SHARED.start(Growth::Segments);
+    SHARED.start(Growth::Segments, 0);
     let used = || SHARED.lock(0).expect("the main arena").used_bytes();
     let class = class_of(1040);
     let mut stored = 0;

@@ -134,9 +134,10 @@ impl<O: Os + Copy + 'static> Shared<O> {
 
     /// Says how the main arena grows, and starts to watch for forks. `false` if the kernel
     /// cannot wipe a page on fork: then [`forked`](Shared::forked) must be called in children.
-    pub fn start(&self, growth: Growth) -> bool {
+    /// `page` is a page of the image to watch, or 0.
+    pub fn start(&self, growth: Growth, page: usize) -> bool {
         self.arenas.first().heap.lock().set_growth(growth);
-        self.fork.watch(&self.os).is_ok()
+        self.fork.watch(&self.os, page).is_ok()
     }
 
     /// The kernel.

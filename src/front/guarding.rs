@@ -1,19 +1,20 @@
 //! Which allocations are guarded, and what becomes of guarded objects.
 #![allow(unsafe_code)] // Blocks of the cache, the thread's own cache.
 
-use super::process::{KERNEL, KEYS, SETTINGS, SHARED, enter};
+use super::account::Account;
+use super::process::{KEYS, SETTINGS, SHARED, enter};
 use super::{UNKNOWN, free};
 use crate::cache::{Cache, Thread, aligned_class};
 use crate::config::Key;
 use crate::guard::verdict::{Given, Occasion};
 use crate::guard::{Event, FRAMES, GuardTotals, Pool, Refusal, Side};
-use crate::os::{self, Caller, Kernel, Ledger, Region, with_caller};
+use crate::os::{self, Caller, Region, with_caller};
 use crate::report::Call;
 use crate::size::{CACHED_REQUEST, Native, class_size};
 use crate::sync::overlay::{AtomicU32, AtomicU64, Ordering};
 
 /// The pool of guarded objects.
-pub(super) static GUARD: Pool<&'static Ledger<Kernel>> = Pool::new(&KERNEL);
+pub(super) static GUARD: Pool<Account> = Pool::new(Account);
 /// Whether the pool was started.
 static STARTED: AtomicU32 = AtomicU32::new(NO);
 

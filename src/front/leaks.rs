@@ -17,6 +17,7 @@
 //! away from what it keeps pointers in will see them reported.
 #![allow(unsafe_code)] // Names of functions come from the dynamic linker.
 
+use super::account::Account;
 use super::guarding::{GUARD, guards_all};
 use super::modules::Snapshot;
 use super::process::{KERNEL, SETTINGS, SHARED, enter, is_started};
@@ -26,11 +27,9 @@ use crate::guard::{Block, FRAMES, Group, Search, Sum, json, text};
 use crate::mmu::addr::Rights;
 use crate::os::signals::{process_id, thread_id};
 use crate::os::stop::{DESCRIPTOR, Own, RED_ZONE, World, own_registers, thread_pointer};
-use crate::os::{Area, Kernel, Ledger, Os, OsError, PageState, PageVec, Reader, Sink, each_area};
+use crate::os::{Area, Os, OsError, PageState, PageVec, Reader, Sink, each_area};
 use crate::report::Line;
 use crate::sync::overlay::{AtomicUsize, Ordering};
-
-type Account = &'static Ledger<Kernel>;
 
 /// What a search for leaks found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -131,7 +130,7 @@ fn look(here: &Own, tell: bool) -> Result<Leaks, OsError> {
     if GUARD.range().1 == 0 {
         return Err(OsError(libc::ENOSYS));
     }
-    let mut search = Search::new(&KERNEL);
+    let mut search = Search::new(Account);
     let silent = mark(&mut search, *sp, kept);
     let result = silent.and_then(|silent| report(&mut search, silent, tell));
     search.end();
@@ -140,8 +139,8 @@ fn look(here: &Own, tell: bool) -> Result<Leaks, OsError> {
 
 /// Fills the search and follows the roots. How many threads did not stop.
 fn mark(search: &mut Search<Account>, sp: usize, kept: &[usize]) -> Result<usize, OsError> {
-    let mut reader = Reader::new(&KERNEL)?;
-    let world = World::stop(&KERNEL)?;
+    let mut reader = Reader::new(Account)?;
+    let world = World::stop(Account)?;
     let mut failed = Ok(());
     GUARD.each(|_, record| {
         if record.is_live() && failed.is_ok() {
@@ -154,8 +153,8 @@ fn mark(search: &mut Search<Account>, sp: usize, kept: &[usize]) -> Result<usize
     let mut stacks = PageVec::<usize, 1>::new(0);
     let result = collect(&world, &mut areas, &mut stacks, sp).map(|()| {
         let roots = Roots {
-            areas: areas.as_slice(&&KERNEL),
-            stacks: stacks.as_slice(&&KERNEL),
+            areas: areas.as_slice(&Account),
+            stacks: stacks.as_slice(&Account),
             all_stopped: world.silent().next().is_none(),
         };
         for &word in kept {
@@ -172,8 +171,8 @@ fn mark(search: &mut Search<Account>, sp: usize, kept: &[usize]) -> Result<usize
         }
         world.silent().count()
     });
-    areas.release(&&KERNEL);
-    stacks.release(&&KERNEL);
+    areas.release(&Account);
+    stacks.release(&Account);
     result
 }
 
@@ -184,11 +183,11 @@ fn collect(
     stacks: &mut PageVec<usize, 1>,
     sp: usize,
 ) -> Result<(), OsError> {
-    stacks.add(&&KERNEL, sp)?;
+    stacks.add(&Account, sp)?;
     for registers in world.registers() {
-        stacks.add(&&KERNEL, registers.sp.saturating_sub(RED_ZONE))?;
+        stacks.add(&Account, registers.sp.saturating_sub(RED_ZONE))?;
     }
-    each_area(|area| areas.add(&&KERNEL, area))
+    each_area(|area| areas.add(&Account, area))
 }
 
 struct Roots<'r> {
@@ -300,7 +299,7 @@ fn report(search: &mut Search<Account>, silent: usize, tell: bool) -> Result<Lea
         told: 0,
         complete: leaks.complete,
     };
-    for group in groups.as_slice(&&KERNEL) {
+    for group in groups.as_slice(&Account) {
         if teller.is_suppressed(group) {
             leaks.suppressed.add(group.blocks, group.bytes);
             leaks.lost.blocks -= group.blocks;
@@ -309,7 +308,7 @@ fn report(search: &mut Search<Account>, silent: usize, tell: bool) -> Result<Lea
             teller.group(group);
         }
     }
-    groups.release(&&KERNEL);
+    groups.release(&Account);
     if tell && leaks.lost.blocks != 0 {
         teller.sums(&leaks);
     }

@@ -5,6 +5,7 @@
 //! is found out in `diagnosis.rs`; `counters.rs` adds everything up.
 #![allow(unsafe_code)] // Pointers from users.
 
+mod account;
 mod aligned;
 mod audit;
 mod counters;
@@ -22,7 +23,7 @@ pub use audit::{audit, print_audit};
 pub use counters::{arena_snapshot, exit_guarded, exit_report, snapshot};
 pub use faults::wish;
 pub use leaks::{Leaks, leaks, print_leaks};
-pub use process::{Source, init, no_environment};
+pub use process::{Source, init, program_starts};
 pub use resize::{realloc, realloc_cached};
 pub use trace::{start as start_trace, stop as stop_trace};
 

@@ -4,17 +4,19 @@
 //! the map of extents, the secret, what threads share, and the caches.
 #![allow(unsafe_code)] // The environment, foreign functions, a thread's own cache.
 
+use super::account::Account;
 use crate::arena::Shared;
 use crate::cache::{Cache, Caches, Thread, on_thread_exit, set_exit_hook};
 use crate::chunk::{Keys, Secret};
 use crate::config::{Key, Settings};
 use crate::heap::{Growth, Reserved};
-use crate::os::{self, Exposed, Extents, Kernel, Ledger};
+use crate::os::{self, Exposed, Extents, Kernel, Ledger, Room};
 use crate::sync::overlay::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
 
 pub(super) static KERNEL: Ledger<Kernel> = Ledger::new(Kernel::new());
+static ROOM: Room = Room::new();
 pub(super) static SETTINGS: Settings = Settings::new();
 pub(super) static EXTENTS: Extents = Extents::new();
 pub(super) static KEYS: Keys<Exposed> = Keys {
@@ -22,7 +24,7 @@ pub(super) static KEYS: Keys<Exposed> = Keys {
     secret: Secret::new([0; 4]),
     extents: &EXTENTS,
 };
-pub(super) static SHARED: Shared<&'static Ledger<Kernel>> = Shared::new(&KERNEL, &KEYS, &SETTINGS);
+pub(super) static SHARED: Shared<Account> = Shared::new(Account, &KEYS, &SETTINGS);
 pub(super) static CACHES: Caches = Caches::new();
 /// Calls that no cache served.
 pub(super) static DIRECT_MALLOCS: AtomicU64 = AtomicU64::new(0);
@@ -140,11 +142,17 @@ fn read_environment() {
     }
 }
 
-/// The program runs: if there is no environment by now, there is none.
-pub fn no_environment() {
+/// The program runs: if there is no environment by now, there is none. A program that allocates
+/// nothing pays nothing: the allocator starts with the first block, unless something is to be
+/// watched or reported before.
+pub fn program_starts(source: Source) {
     read_environment();
     READ.store(true, Ordering::Relaxed);
-    super::guarding::program_starts();
+    let watched = [Key::Stats, Key::Audit, Key::Guard, Key::Mtrace];
+    if watched.into_iter().any(|key| SETTINGS.get(key) != 0) {
+        init(source, 0);
+        super::guarding::program_starts();
+    }
 }
 
 #[cold]
@@ -158,11 +166,14 @@ fn start(source: Source, guard: u32) {
         }
         return;
     }
-    SETTINGS.preset(Key::Guard, guard as usize);
+    if guard != 0 && !SETTINGS.is_set(Key::Guard) {
+        SETTINGS.preset(Key::Guard, guard as usize);
+    }
     read_environment();
     // Where the kernel makes huge pages unasked, a touch of the map would cost one.
     os::no_huge_pages(&raw const EXTENTS);
     KEYS.secret.set(os::random_words());
+    KERNEL.lend(&ROOM);
     let growth = match source {
         Source::ProgramBreak => Growth::Break { end: 0 },
         Source::Reserved => match Reserved::up_to(&KERNEL, RESERVATION, LEAST_RESERVATION) {
@@ -170,7 +181,7 @@ fn start(source: Source, guard: u32) {
             Err(_) => Growth::Segments,
         },
     };
-    if !SHARED.start(growth) {
+    if !SHARED.start(growth, ROOM.page()) {
         // SAFETY: registers a function that lives as long as the process.
         unsafe { libc::pthread_atfork(None, None, Some(forked)) };
     }

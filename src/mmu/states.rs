@@ -287,7 +287,7 @@ impl PageStates {
                 let made = if whole || all == state {
                     None
                 } else {
-                    split_root(entry, all, nodes)
+                    split_root(entry, all, nodes, page)
                 };
                 match made {
                     Some(node) => node,
@@ -316,7 +316,7 @@ impl PageStates {
                 let made = if whole || all == state {
                     None
                 } else {
-                    split_mid(entry, all, nodes)
+                    split_mid(entry, all, nodes, page)
                 };
                 match made {
                     Some(node) => node,
@@ -331,6 +331,14 @@ impl PageStates {
             fill(leaf, page & (LEAF - 1), end.min(to) - page, state);
         }
         end
+    }
+
+    /// Touches the entry of a page, by a write: the first look at it would be a fault, and the
+    /// first change another.
+    pub fn touch(&self, page: usize) {
+        if let Some(entry) = self.root.get(page / SPAN) {
+            let _ = entry.compare_exchange(0, 0, Ordering::Relaxed, Ordering::Relaxed);
+        }
     }
 
     /// Visits the runs of equal state in `from..to` that are not [`PageState::None`].
@@ -431,11 +439,16 @@ fn put(entry: &AtomicU32, all: PageState, state: PageState, whole: bool) {
 /// Puts a node of the middle level in the place of an entry that says `all`; the node says so
 /// too. `None` if there is no node to be had.
 #[cold]
-fn split_root(entry: &AtomicU32, all: PageState, nodes: &impl Nodes) -> Option<u32> {
+fn split_root(entry: &AtomicU32, all: PageState, nodes: &impl Nodes, page: usize) -> Option<u32> {
     let (node, zero) = nodes.add_mid()?;
-    // What says "none" already is not touched: most of a node stays without memory.
-    if !(zero && all == PageState::None) {
-        for word in nodes.mid(node)? {
+    let words = nodes.mid(node)?;
+    // What says "none" already is not touched: most of a node stays without memory. But the
+    // first touch of what is wanted next had better be a write: after a read that is a second
+    // fault.
+    if zero && all == PageState::None {
+        words[page >> LEAF_BITS & (MID - 1)].store(0, Ordering::Relaxed);
+    } else {
+        for word in words {
             word.store(Entry::All(all).encode(), Ordering::Relaxed);
         }
     }
@@ -444,10 +457,13 @@ fn split_root(entry: &AtomicU32, all: PageState, nodes: &impl Nodes) -> Option<u
 
 /// As [`split_root`] with a leaf.
 #[cold]
-fn split_mid(entry: &AtomicU32, all: PageState, nodes: &impl Nodes) -> Option<u32> {
+fn split_mid(entry: &AtomicU32, all: PageState, nodes: &impl Nodes, page: usize) -> Option<u32> {
     let (node, zero) = nodes.add_leaf()?;
-    if !(zero && all == PageState::None) {
-        for word in nodes.leaf(node)? {
+    let words = nodes.leaf(node)?;
+    if zero && all == PageState::None {
+        words[(page & (LEAF - 1)) / WORD].store(0, Ordering::Relaxed);
+    } else {
+        for word in words {
             word.store(word_of(all), Ordering::Relaxed);
         }
     }

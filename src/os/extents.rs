@@ -85,10 +85,20 @@ impl Extents {
         self.each(start, end, |index, from, to| {
             let granule = &self.granules[index];
             let base = index << SHIFT;
-            let old_len = granule.len.load(Ordering::Relaxed) as usize;
+            // Read by a write: the first touch of a page is then one fault, not two.
+            let old_len =
+                match granule
+                    .len
+                    .compare_exchange(0, 0, Ordering::Relaxed, Ordering::Relaxed)
+                {
+                    Ok(len) | Err(len) => len as usize,
+                };
             if old_len == 0 {
                 granule.start.store(from as u32, Ordering::Relaxed);
-                self.owners[index].store(owner as u8, Ordering::Relaxed);
+                // What is so already (the main arena is number 0) needs no memory.
+                if self.owners[index].load(Ordering::Relaxed) != owner as u8 {
+                    self.owners[index].store(owner as u8, Ordering::Relaxed);
+                }
                 granule.len.store((to - from) as u32, Ordering::Release);
             } else {
                 let low = granule.start.load(Ordering::Relaxed) as usize & (GRANULE - 1);

@@ -7,7 +7,7 @@
 //! reader takes for "ours, dirty".
 #![allow(unsafe_code)] // Passes unsafe calls on, and keeps its nodes in raw pages.
 
-use super::nodes::{At, Pool};
+use super::nodes::{At, Pool, Room};
 use super::{Os, OsError, Prot};
 use crate::mmu::states::{PAGES, PageState, PageStates};
 use crate::size::align_up;
@@ -69,6 +69,15 @@ impl<O: Os> Ledger<O> {
     /// Bytes of nodes that the account itself occupies.
     pub fn own_bytes(&self) -> usize {
         self.pool.bytes()
+    }
+
+    /// Takes the room for the first nodes from the program's image, where the inner kernel's
+    /// [`Region`](super::Region) reaches it.
+    pub fn lend(&self, room: &'static Room) {
+        self.pool.lend(room);
+        // What is mapped lies near the stack, and the program's root entry near that one.
+        let here = 0u8;
+        self.states.touch((&raw const here).addr() >> self.shift());
     }
 
     fn nodes(&self) -> At<'_, O> {

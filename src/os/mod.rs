@@ -53,6 +53,7 @@ pub use ledger::Ledger;
 pub use lines::{BUFFER, File, Lines, append, link_target, peek, thread_name};
 pub use memory::{Area, Reader, each_area};
 pub use modules::{Location, Modules};
+pub use nodes::Room;
 pub use pages::PageVec;
 pub use process::{
     ForkPage, USUAL_MAPPINGS, available_cpus, entry_point, environment, is_secure, most_mappings,

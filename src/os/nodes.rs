@@ -1,13 +1,52 @@
 //! The nodes of the page states, in raw pages of their own.
 #![allow(unsafe_code)] // Raw memory.
 
-use super::{Os, Prot, Region};
+use super::{Os, Prot, Region, page_size};
 use crate::mmu::states::{LEAF_WORDS, MID, NODE_BYTES, Nodes};
+use crate::size::align_up;
 use crate::sync::overlay::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use core::cell::UnsafeCell;
 
 /// Nodes of the first chunk; each further one holds twice as many as the one before.
 const FIRST: u32 = 8;
 const CHUNKS: usize = 24;
+
+/// Room for the first nodes and for the page of [`ForkPage`](super::ForkPage), in the program's
+/// image: a small process maps nothing for them, and has nothing to account for.
+#[derive(Debug)]
+#[repr(C, align(4096))]
+pub struct Room {
+    nodes: UnsafeCell<[u8; FIRST as usize * NODE_BYTES]>,
+    /// A page of the largest size there is, wherever its boundary lies.
+    page: UnsafeCell<[u8; 2 * LARGEST_PAGE]>,
+}
+
+const LARGEST_PAGE: usize = 64 << 10;
+
+// SAFETY: nodes and page are accessed as atomics only.
+unsafe impl Sync for Room {}
+
+impl Room {
+    /// All zero.
+    #[must_use]
+    #[allow(clippy::large_stack_frames, clippy::new_without_default)] // Only for statics.
+    pub const fn new() -> Room {
+        Room {
+            nodes: UnsafeCell::new([0; FIRST as usize * NODE_BYTES]),
+            page: UnsafeCell::new([0; 2 * LARGEST_PAGE]),
+        }
+    }
+
+    /// The address of the page; 0 if pages are larger than known.
+    #[must_use]
+    pub fn page(&'static self) -> usize {
+        let size = page_size();
+        if size > LARGEST_PAGE {
+            return 0;
+        }
+        align_up(self.page.get().expose_provenance(), size)
+    }
+}
 
 /// Numbered nodes, never moved and never unmapped; leaves are used again. Published by single
 /// words.
@@ -43,7 +82,20 @@ impl Pool {
         }
     }
 
-    /// Bytes mapped for nodes.
+    /// Takes the first nodes from `room`. No effect if there are nodes already.
+    pub(super) fn lend(&self, room: &'static Room) {
+        let at = room.nodes.get().expose_provenance();
+        let [first, ..] = &self.chunks;
+        if first
+            .compare_exchange(0, at, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+        {
+            // Not the account's to know.
+            self.recorded.store(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Bytes of nodes.
     pub(super) fn bytes(&self) -> usize {
         let mapped = |chunk: &usize| self.chunks[*chunk].load(Ordering::Relaxed) != 0;
         (0..CHUNKS).filter(mapped).map(chunk_bytes).sum()

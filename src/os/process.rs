@@ -184,14 +184,20 @@ impl ForkPage {
         }
     }
 
-    /// Starts watching. Where the kernel cannot wipe a page on fork, `Err` says so and an
+    /// Starts watching, at a page of the image that nobody else uses; at one of its own if `page`
+    /// is 0. Where the kernel cannot wipe a page on fork, `Err` says so and an
     /// atfork handler must call [`forget`](ForkPage::forget).
     ///
     /// # Errors
     /// No page, or no MADV_WIPEONFORK (before Linux 4.14).
-    pub fn watch<O: Os>(&self, os: &O) -> Result<(), OsError> {
-        let page = os.map(0, os.page_size(), Prot::ReadWrite)?;
-        os.note(page, page + os.page_size(), PageState::Meta);
+    pub fn watch<O: Os>(&self, os: &O, page: usize) -> Result<(), OsError> {
+        let page = if page == 0 {
+            let page = os.map(0, os.page_size(), Prot::ReadWrite)?;
+            os.note(page, page + os.page_size(), PageState::Meta);
+            page
+        } else {
+            page
+        };
         self.word(os, page).store(Self::READY, Ordering::Relaxed);
         self.page.store(page, Ordering::Release);
         let args = [

@@ -12,8 +12,28 @@ fn main() {
     ] {
         println!("cargo:rustc-cdylib-link-arg=-Wl,{argument}");
     }
+    if let Some(script) = layout() {
+        println!("cargo:rustc-cdylib-link-arg=-Wl,-T,{script}");
+    }
     // A crate without std names no C library: the libc crate leaves that to std as soon as any
     // crate of the build wants its default features. It must be named, also for the order: the
     // C library is initialised before us.
     println!("cargo:rustc-link-lib=c");
+}
+
+/// The linker script that keeps seldom-used code out of the way; `None` where the linker may not
+/// know how to add to its own layout. GNU ld and lld do.
+fn layout() -> Option<String> {
+    println!("cargo:rerun-if-changed=seldom.ld");
+    let flags = std::env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
+    let linker = std::env::var("RUSTC_LINKER").unwrap_or_default();
+    let other = ["mold", "wild", "gold"];
+    if other
+        .iter()
+        .any(|name| flags.contains(name) || linker.contains(name))
+    {
+        return None;
+    }
+    let directory = std::env::var("CARGO_MANIFEST_DIR").ok()?;
+    Some(format!("{directory}/seldom.ld"))
 }
