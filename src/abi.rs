@@ -126,6 +126,19 @@ pub fn malloc(size: usize) -> *mut c_void {
         <*mut u8>::cast,
         // SAFETY: the block was popped just now and is nobody's.
         |payload| unsafe { front::sampled(payload, size, ALIGN) }.cast(),
+        || malloc_missed(size),
+    )
+}
+
+/// [`malloc`] that the cache did not serve. Its caller is the program: it is jumped to.
+#[cold]
+#[inline(never)]
+fn malloc_missed(size: usize) -> *mut c_void {
+    front::reloaded_with(
+        size,
+        <*mut u8>::cast,
+        // SAFETY: the block was popped just now and is nobody's.
+        |payload| unsafe { front::sampled(payload, size, ALIGN) }.cast(),
         // SAFETY: nothing is demanded.
         || unsafe { malloc_slow(size) },
     )
@@ -136,13 +149,8 @@ with_caller! {
     fn malloc_slow(size: usize) -> *mut c_void => malloc_from;
     /// [`calloc`] that no cache served.
     fn calloc_slow(bytes: usize) -> *mut c_void => calloc_from;
-    /// Changes the size of a block, moving it if need be. NULL is allocated anew; size 0 frees
-    /// the block, keeps errno and returns NULL. NULL with ENOMEM if there is no memory: the block
-    /// is then as it was, otherwise it is not to be used any more.
-    ///
-    /// # Safety
-    /// `block` is NULL or a block of this allocator that is in use.
-    pub fn realloc(block: *mut c_void, size: usize) -> *mut c_void => realloc_from;
+    /// [`realloc`] of what no cache serves.
+    fn realloc_slow(block: *mut c_void, size: usize) -> *mut c_void => realloc_from;
     /// Allocates `size` bytes at a multiple of `align`, which is rounded up to a power of two.
     /// NULL with EINVAL if no power of two is large enough, with ENOMEM if there is no memory.
     ///
@@ -239,6 +247,29 @@ pub fn calloc(count: usize, size: usize) -> *mut c_void {
     }
 }
 
+/// Changes the size of a block, moving it if need be. NULL is allocated anew; size 0 frees the
+/// block, keeps errno and returns NULL. NULL with ENOMEM if there is no memory: the block is then
+/// as it was, otherwise it is not to be used any more.
+///
+/// # Safety
+/// `block` is NULL or a block of this allocator that is in use.
+#[inline]
+#[must_use]
+pub unsafe fn realloc(block: *mut c_void, size: usize) -> *mut c_void {
+    if block.is_null() {
+        return malloc(size);
+    }
+    if size != 0 {
+        // SAFETY: the same contract.
+        let to = unsafe { front::realloc_cached(block.cast(), size) };
+        if !to.is_null() {
+            return to.cast();
+        }
+    }
+    // SAFETY: the same contract.
+    unsafe { realloc_slow(block, size) }
+}
+
 /// # Safety
 /// As for [`free`], unless the call fails: then the block stays in use.
 unsafe extern "C" fn realloc_from(
@@ -248,10 +279,6 @@ unsafe extern "C" fn realloc_from(
     fp: usize,
 ) -> *mut c_void {
     let caller = Caller { pc, fp };
-    if block.is_null() {
-        start();
-        return or_no_memory(allocate(size, caller));
-    }
     if size == 0 {
         // SAFETY: the same contract.
         unsafe { front::free_by(block.cast(), caller) };

@@ -256,9 +256,9 @@ const TABLE: [Tunable; 30] = [
     Tunable::switch(Key::Depot, true)
         .variable("FENCEPOST_DEPOT")
         .says("The depot through which threads exchange full magazines of free chunks."),
-    Tunable::bytes(Key::DepotBytes, 16 * MIB, PTRDIFF_MAX)
+    Tunable::bytes(Key::DepotBytes, 64 * MIB, PTRDIFF_MAX)
         .variable("FENCEPOST_DEPOT_BYTES")
-        .says("The most that the depot may hold; within that it may hold a quarter of what the program had in use lately."),
+        .says("The most that the depot may hold; within that it may hold half of what the program had in use lately."),
     Tunable::bytes(Key::MappingCacheBytes, 64 * MIB, PTRDIFF_MAX)
         .variable("FENCEPOST_MAPPING_CACHE_BYTES")
         .says("How much of freed mappings is kept for the next large request."),

@@ -180,6 +180,21 @@ with_caller! {
     fn resize(block: *mut u8, align: usize, size: usize) -> *mut u8 => resize_from;
 }
 
+/// A block that the cache did not serve, aligned to 16 at most. Its caller is the program: it is
+/// jumped to.
+#[cold]
+#[inline(never)]
+fn missed(size: usize, align: usize, told: usize) -> *mut u8 {
+    front::reloaded_with(
+        size,
+        |block| block,
+        // SAFETY: the block was popped just now and is nobody's.
+        |payload| unsafe { front::sampled(payload, size, align) },
+        // SAFETY: a layout's alignment is a power of two.
+        || unsafe { first(size, align, told) },
+    )
+}
+
 /// # Safety
 /// `align` is a power of two.
 unsafe extern "C" fn first_from(
@@ -256,17 +271,16 @@ unsafe impl GlobalAlloc for Fencepost {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let (size, align) = (layout.size(), layout.align());
-        // SAFETY: a layout's alignment is a power of two.
-        let miss = || unsafe { first(size, align, self.told(false)) };
         if align > ALIGN {
-            return miss();
+            // SAFETY: a layout's alignment is a power of two.
+            return unsafe { first(size, align, self.told(false)) };
         }
         front::cached_with(
             size,
             |block| block,
             // SAFETY: the block was popped just now and is nobody's.
             |payload| unsafe { front::sampled(payload, size, align) },
-            miss,
+            || missed(size, align, self.told(false)),
         )
     }
 
@@ -292,6 +306,13 @@ unsafe impl GlobalAlloc for Fencepost {
 
     #[inline]
     unsafe fn realloc(&self, p: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        if layout.align() <= ALIGN {
+            // SAFETY: the caller's contract: a block of this allocator.
+            let to = unsafe { front::realloc_cached(p, size) };
+            if !to.is_null() {
+                return to;
+            }
+        }
         // SAFETY: the caller's contract: a block of this allocator.
         unsafe { resize(p, layout.align(), size) }
     }

@@ -68,7 +68,9 @@ const LAW: Law = Law {
         "arena/roster.rs",
         "arena/table.rs",
         // Magazines of chunks, and the thread's word.
+        "cache/aligned.rs",
         "cache/caches.rs",
+        "cache/exchange.rs",
         "cache/mod.rs",
         "cache/roll.rs",
         "cache/slot.rs",
@@ -87,6 +89,7 @@ const LAW: Law = Law {
         // Unsafe calls passed on.
         "front/account.rs",
         // Pointers from users.
+        "front/aligned.rs",
         "front/counters.rs",
         "front/diagnosis.rs",
         "front/guarding.rs",

@@ -7,7 +7,7 @@ use crate::chunk::{Keys, Stack};
 use crate::os::Region;
 use crate::size::{CLASSES, class_size};
 use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicUsize, Ordering};
 
 /// Room for every class. An index modulo this power of two needs no check that could panic.
 const SLOTS: usize = CLASSES.next_power_of_two();
@@ -54,19 +54,42 @@ struct Shelf {
     magazines: usize,
     /// The fewest magazines since the shelf was last looked after: so many nobody needed.
     low: usize,
+    /// Bytes that count as this shelf's in the sum of all: at least its own.
+    reserved: usize,
+    /// So many bytes more than its own it may keep.
+    slack: usize,
+}
+
+impl Shelf {
+    const EMPTY: Shelf = Shelf {
+        top: 0,
+        magazines: 0,
+        low: 0,
+        reserved: 0,
+        slack: 0,
+    };
 }
 
 #[derive(Debug)]
 #[repr(align(64))] // A cache line each: threads that exchange different classes do not meet.
-struct Slot(Mutex<Shelf>);
+struct Slot {
+    shelf: Mutex<Shelf>,
+    /// Bytes on the shelf; changes under the lock.
+    bytes: AtomicUsize,
+}
+
+/// A shelf reserves up to so many bytes at once, so that exchanges of different classes do not
+/// meet at the sum either,
+const MOST_RESERVED: usize = 16 << 10;
+/// and this part of the limit at most.
+const PART_RESERVED: usize = 1024;
 
 /// A shelf per class.
 #[derive(Debug)]
 pub struct Depot {
     slots: [Slot; SLOTS],
-    /// A bit for each shelf that may hold something, so that nobody needs to look at all.
-    filled: [AtomicU64; SLOTS / 64],
-    bytes: AtomicUsize,
+    /// Bytes that are on the shelves or reserved for them.
+    reserved: AtomicUsize,
 }
 
 impl Depot {
@@ -76,14 +99,12 @@ impl Depot {
     pub const fn new() -> Depot {
         Depot {
             slots: [const {
-                Slot(Mutex::new(Shelf {
-                    top: 0,
-                    magazines: 0,
-                    low: 0,
-                }))
+                Slot {
+                    shelf: Mutex::new(Shelf::EMPTY),
+                    bytes: AtomicUsize::new(0),
+                }
             }; SLOTS],
-            filled: [const { AtomicU64::new(0) }; SLOTS / 64],
-            bytes: AtomicUsize::new(0),
+            reserved: AtomicUsize::new(0),
         }
     }
 
@@ -92,25 +113,28 @@ impl Depot {
     #[must_use]
     pub fn new() -> Depot {
         Depot {
-            slots: core::array::from_fn(|_| {
-                Slot(Mutex::new(Shelf {
-                    top: 0,
-                    magazines: 0,
-                    low: 0,
-                }))
+            slots: core::array::from_fn(|_| Slot {
+                shelf: Mutex::new(Shelf::EMPTY),
+                bytes: AtomicUsize::new(0),
             }),
-            filled: core::array::from_fn(|_| AtomicU64::new(0)),
-            bytes: AtomicUsize::new(0),
+            reserved: AtomicUsize::new(0),
         }
     }
 
     /// Bytes of all chunks in the depot.
     pub fn bytes(&self) -> usize {
-        self.bytes.load(Ordering::Relaxed)
+        let each = self.slots.iter();
+        each.map(|slot| slot.bytes.load(Ordering::Relaxed)).sum()
     }
 
-    /// Puts a magazine (not empty) on the shelf of its class, unless the depot holds more than
-    /// `limit` bytes: then the magazine comes back.
+    /// As [`bytes`](Depot::bytes), at once, and perhaps a little more.
+    #[inline]
+    pub fn bytes_about(&self) -> usize {
+        self.reserved.load(Ordering::Relaxed)
+    }
+
+    /// Puts a magazine (not empty) on the shelf of its class, unless the depot would hold more
+    /// than `limit` bytes: then the magazine comes back.
     pub fn put(
         &self,
         freight: &impl Freight,
@@ -118,26 +142,35 @@ impl Depot {
         magazine: Magazine,
         limit: usize,
     ) -> Option<Magazine> {
-        let bytes = magazine.count * class_size(class);
-        if self.bytes.load(Ordering::Relaxed) + bytes > limit {
-            return Some(magazine);
+        let slot = &self.slots[class % SLOTS];
+        let mut shelf = slot.shelf.lock();
+        let bytes = slot.bytes.load(Ordering::Relaxed) + magazine.count * class_size(class);
+        if bytes > shelf.reserved {
+            let quantum = (limit / PART_RESERVED).min(MOST_RESERVED);
+            let missing = bytes - shelf.reserved;
+            let reserved = self.reserved.load(Ordering::Relaxed);
+            let Some(more) = [missing + quantum, missing]
+                .into_iter()
+                .find(|more| reserved.saturating_add(*more) <= limit)
+            else {
+                return Some(magazine);
+            };
+            self.reserved.fetch_add(more, Ordering::Relaxed);
+            shelf.reserved += more;
+            shelf.slack = 2 * quantum;
         }
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
         let top = magazine.stack.top();
-        let mut shelf = self.slots[class % SLOTS].0.lock();
-        if shelf.top == 0 {
-            self.filled[class / 64 % (SLOTS / 64)].fetch_or(1 << (class % 64), Ordering::Relaxed);
-        }
         freight.write(top, shelf.top, magazine.count);
         shelf.top = top;
         shelf.magazines += 1;
+        slot.bytes.store(bytes, Ordering::Relaxed);
         None
     }
 
     /// Whether the shelf of a class may hold a magazine.
     #[inline]
     pub fn may_hold(&self, class: usize) -> bool {
-        self.filled[class / 64 % (SLOTS / 64)].load(Ordering::Relaxed) >> (class % 64) & 1 != 0
+        self.slots[class % SLOTS].bytes.load(Ordering::Relaxed) != 0
     }
 
     /// Takes the magazine that was put last.
@@ -145,7 +178,7 @@ impl Depot {
         if !self.may_hold(class) {
             return None;
         }
-        let mut shelf = self.slots[class % SLOTS].0.lock();
+        let mut shelf = self.slots[class % SLOTS].shelf.lock();
         self.take_from(freight, class, &mut shelf)
     }
 
@@ -165,12 +198,14 @@ impl Depot {
         shelf.top = below;
         shelf.magazines -= 1;
         shelf.low = shelf.low.min(shelf.magazines);
-        if below == 0 {
-            self.filled[class / 64 % (SLOTS / 64)]
-                .fetch_and(!(1 << (class % 64)), Ordering::Relaxed);
+        let slot = &self.slots[class % SLOTS];
+        let bytes = slot.bytes.load(Ordering::Relaxed) - count * class_size(class);
+        slot.bytes.store(bytes, Ordering::Relaxed);
+        let more = shelf.reserved - bytes;
+        if more > shelf.slack {
+            self.reserved.fetch_sub(more, Ordering::Relaxed);
+            shelf.reserved = bytes;
         }
-        self.bytes
-            .fetch_sub(count * class_size(class), Ordering::Relaxed);
         Some(Magazine {
             stack: Stack::from_top(top),
             count,
@@ -179,7 +214,7 @@ impl Depot {
 
     /// Takes a magazine that nobody needed since the last call of [`age`](Depot::age).
     pub fn take_idle(&self, freight: &impl Freight, class: usize) -> Option<Magazine> {
-        let mut shelf = self.slots[class % SLOTS].0.lock();
+        let mut shelf = self.slots[class % SLOTS].shelf.lock();
         if shelf.low == 0 {
             return None;
         }
@@ -191,25 +226,22 @@ impl Depot {
 
     /// Begins a new interval: what lies on the shelf now and is never needed will be idle.
     pub fn age(&self, class: usize) {
-        let mut shelf = self.slots[class % SLOTS].0.lock();
+        let mut shelf = self.slots[class % SLOTS].shelf.lock();
         shelf.low = shelf.magazines;
     }
 
     /// In a child process: forgets the shelves that somebody held at the fork.
     pub fn after_fork(&self) {
         for slot in &self.slots {
-            if slot.0.is_locked() {
+            if slot.shelf.is_locked() {
                 // SAFETY: the holder does not exist in this process, and no other thread does
                 // anything here before the child is in order.
                 #[allow(unsafe_code)]
                 unsafe {
-                    slot.0.force_unlock();
+                    slot.shelf.force_unlock();
                 }
-                *slot.0.lock() = Shelf {
-                    top: 0,
-                    magazines: 0,
-                    low: 0,
-                };
+                *slot.shelf.lock() = Shelf::EMPTY;
+                slot.bytes.store(0, Ordering::Relaxed);
             }
         }
     }

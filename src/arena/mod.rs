@@ -34,7 +34,7 @@ pub const MAX_ARENAS: usize = 64;
 const ARENAS_PER_CPU: usize = 2;
 
 /// The depot may always hold this many bytes.
-const LEAST_DEPOT: usize = 1 << 20;
+const LEAST_DEPOT: usize = 4 << 20;
 /// and this many when most of what was in use lately has been freed,
 const DEPOT_AFTER_PEAK: usize = 64 << 10;
 /// unless that was no more than this.
@@ -42,11 +42,19 @@ const SMALL_PROGRAM: usize = 32 << 20;
 /// The depot is not drained for less than this many bytes.
 const LEAST_DRAIN: usize = 64 << 10;
 
+/// What the depot holds is idle when it was not needed for so many ticks.
+const DEPOT_TICKS: u32 = 8;
+/// For a request of this many bytes it is not drained as long as it holds less than a quarter of
+/// the heap: small chunks hardly make room for it.
+const HARDLY_MADE: usize = 16 << 10;
+
 /// A heap, its lock, and who uses it.
 #[derive(Debug)]
 pub struct Arena<O: Os + 'static> {
     heap: Mutex<Heap<O>>,
     usage: Usage,
+    /// Bytes of its chunks that are outside; written under the lock.
+    outside: AtomicUsize,
 }
 
 impl<O: Os + 'static> Arena<O> {
@@ -55,6 +63,7 @@ impl<O: Os + 'static> Arena<O> {
         Arena {
             heap: Mutex::new(heap),
             usage: Usage::new(),
+            outside: AtomicUsize::new(0),
         }
     }
 
@@ -63,6 +72,7 @@ impl<O: Os + 'static> Arena<O> {
         Arena {
             heap: Mutex::new(heap),
             usage: Usage::new(),
+            outside: AtomicUsize::new(0),
         }
     }
 }
@@ -89,9 +99,9 @@ pub struct Shared<O: Os + Copy + 'static> {
     pub maps: Maps,
     fork: ForkPage,
     parked: AtomicU64,
-    /// Bytes of chunks outside the arenas, and the most of them in recent ticks.
-    outside: AtomicUsize,
+    /// The most bytes of chunks outside the arenas in recent ticks.
     high: AtomicUsize,
+    ticks: AtomicU32,
     /// How many forks lie between the first process and this one.
     generation: AtomicU32,
 }
@@ -116,8 +126,8 @@ impl<O: Os + Copy + 'static> Shared<O> {
             maps: Maps::new(),
             fork: ForkPage::new(),
             parked: AtomicU64::new(0),
-            outside: AtomicUsize::new(0),
             high: AtomicUsize::new(0),
+            ticks: AtomicU32::new(0),
             generation: AtomicU32::new(0),
         }
     }
@@ -210,7 +220,18 @@ impl<O: Os + Copy + 'static> Shared<O> {
 
     /// Bytes of chunks outside the arenas: with users, in caches, in the depot.
     pub fn outside(&self) -> usize {
-        self.outside.load(Ordering::Relaxed)
+        let each = self.arenas.iter();
+        each.map(|(_, arena)| arena.outside.load(Ordering::Relaxed))
+            .sum()
+    }
+
+    /// Tells the others what is outside of an arena, before its lock is given up. A plain store:
+    /// a sum that all arenas add to would have to wait for whatever was written into the chunks.
+    #[inline]
+    fn publish(&self, number: usize, heap: &Heap<O>) {
+        if let Some(arena) = self.arenas.get(number) {
+            arena.outside.store(heap.used_bytes(), Ordering::Relaxed);
+        }
     }
 
     /// Chunks that came home to an abandoned arena.
@@ -282,8 +303,42 @@ impl<O: Os + Copy + 'static> Shared<O> {
     /// Fills a batch with chunks of `size` bytes from arena `number`, or from another one if
     /// that has no memory. `false` if none has.
     pub fn fill(&self, number: usize, size: usize, batch: &mut Batch) -> bool {
+        self.fill_by(number, size, |heap, may_grow| {
+            if may_grow {
+                heap.fill(size, batch)
+            } else {
+                heap.fill_from_free(size, batch)
+            }
+        })
+    }
+
+    /// As [`fill`](Shared::fill), with chunks whose payload addresses are multiples of `align`:
+    /// one at least, as [`Heap::fill_aligned`] does.
+    pub fn fill_aligned(
+        &self,
+        number: usize,
+        align: usize,
+        size: usize,
+        batch: &mut Batch,
+    ) -> bool {
+        self.fill_by(number, size, |heap, may_grow| {
+            if may_grow {
+                heap.fill_aligned(align, size, batch)
+            } else {
+                heap.fill_aligned_from_free(align, size, batch)
+            }
+        })
+    }
+
+    /// Has a heap serve a request for `size` bytes: from what is free, or, if it may, by growing.
+    fn fill_by(
+        &self,
+        number: usize,
+        size: usize,
+        mut serve: impl FnMut(&mut Heap<O>, bool) -> bool,
+    ) -> bool {
         let numbers = self.arenas.numbers();
-        for turn in 0..=numbers {
+        'arenas: for turn in 0..=numbers {
             // The thread's own arena first, then all, the main one (it can always map) leading.
             let candidate = if turn == 0 { number } else { turn - 1 };
             if turn != 0 && candidate == number {
@@ -292,32 +347,33 @@ impl<O: Os + Copy + 'static> Shared<O> {
             let Some(mut heap) = self.lock(candidate) else {
                 continue;
             };
-            let mut outside = heap.used_bytes();
-            let mut filled = heap.fill_from_free(size, batch);
-            if !filled && self.depot.bytes() > (heap.system_bytes() / 16).max(LEAST_DRAIN) {
-                // Before the system is asked for memory, the depot gives up what it holds.
+            let mut filled = serve(&mut heap, false);
+            // Before the system is asked for memory, the depot gives up what it holds: first
+            // what nobody needed lately, then the rest.
+            let part = if size < HARDLY_MADE { 16 } else { 4 };
+            for drain in [Self::drain_idle, Self::drain_depot] {
+                let enough = (heap.system_bytes() / part).max(LEAST_DRAIN);
+                if filled || self.depot.bytes_about() <= enough {
+                    break;
+                }
                 drop(heap);
-                self.drain_depot();
-                let Some(again) = self.lock(candidate) else {
-                    continue;
+                drain(self);
+                heap = match self.lock(candidate) {
+                    Some(heap) => heap,
+                    None => continue 'arenas,
                 };
-                heap = again;
-                // What went home meanwhile, and what others took, is accounted for already.
-                outside = heap.used_bytes();
-                filled = heap.fill_from_free(size, batch);
+                filled = serve(&mut heap, false);
             }
             let before = heap.system_bytes();
             if !filled {
-                filled = heap.fill(size, batch);
+                filled = serve(&mut heap, true);
             }
             let grown = heap.system_bytes().saturating_sub(before);
-            self.outside
-                .fetch_add(heap.used_bytes().wrapping_sub(outside), Ordering::Relaxed);
+            self.publish(candidate, &heap);
             drop(heap);
             if grown != 0 {
                 self.maps.give_up(&self.os, grown);
-                self.high
-                    .fetch_max(self.outside.load(Ordering::Relaxed), Ordering::Relaxed);
+                self.high.fetch_max(self.outside(), Ordering::Relaxed);
             }
             if filled {
                 return true;
@@ -328,37 +384,17 @@ impl<O: Os + Copy + 'static> Shared<O> {
             && let Some(made) = self.arenas.add(MAX_ARENAS, |n| self.make_arena(n))
             && let Some(mut heap) = self.lock(made)
         {
-            return heap.fill(size, batch);
+            let filled = serve(&mut heap, true);
+            self.publish(made, &heap);
+            return filled;
         }
         false
-    }
-
-    /// A chunk of `size` bytes for the user at a multiple of `align`.
-    pub fn aligned(
-        &self,
-        number: usize,
-        align: usize,
-        size: usize,
-    ) -> Option<Chunk<'static, O::Region>> {
-        for candidate in [number, 0] {
-            if let Some(mut heap) = self.lock(candidate)
-                && let Some(chunk) = heap.aligned(align, size)
-            {
-                self.outside.fetch_add(chunk.size(), Ordering::Relaxed);
-                return Some(chunk);
-            }
-        }
-        None
     }
 
     /// The number of the arena that owns a chunk.
     #[inline]
     fn owner_of(&self, chunk: Chunk<'static, O::Region>) -> usize {
-        if chunk.low().in_arena() {
-            self.keys.extents.owner(chunk.addr())
-        } else {
-            0
-        }
+        self.keys.extents.owner(chunk.addr())
     }
 
     /// Sends a stack of cached chunks home to the arenas that own them.
@@ -387,7 +423,7 @@ impl<O: Os + Copy + 'static> Shared<O> {
     /// Takes chunks off a stack for as long as `heap`, whose number is `owner`, owns them.
     /// `true` if a tick passed.
     fn release_to(&self, heap: &mut Heap<O>, owner: usize, stack: &mut Stack) -> bool {
-        let (ticks, outside) = (heap.ticks(), heap.used_bytes());
+        let ticks = heap.ticks();
         let mut run = Run::default();
         while let Some(chunk) = stack.peek(self.keys)
             && self.owner_of(chunk) == owner
@@ -396,8 +432,7 @@ impl<O: Os + Copy + 'static> Shared<O> {
             heap.free_with(&mut run, chunk);
         }
         heap.end_run(&mut run);
-        self.outside
-            .fetch_sub(outside - heap.used_bytes(), Ordering::Relaxed);
+        self.publish(owner, heap);
         heap.ticks() != ticks
     }
 
@@ -409,11 +444,12 @@ impl<O: Os + Copy + 'static> Shared<O> {
 
     /// Sends one chunk, verified as used, home.
     pub fn free(&self, chunk: Chunk<'static, O::Region>) {
-        let ticked = match self.lock(self.owner_of(chunk)) {
+        let owner = self.owner_of(chunk);
+        let ticked = match self.lock(owner) {
             Some(mut heap) => {
                 let before = heap.ticks();
-                self.outside.fetch_sub(chunk.size(), Ordering::Relaxed);
                 heap.free(chunk);
+                self.publish(owner, &heap);
                 heap.ticks() != before
             }
             None => {
@@ -429,13 +465,12 @@ impl<O: Os + Copy + 'static> Shared<O> {
 
     /// Changes a used chunk in place; see [`Heap::resize`].
     pub fn resize(&self, chunk: Chunk<'static, O::Region>, size: usize) -> bool {
-        let Some(mut heap) = self.lock(self.owner_of(chunk)) else {
+        let owner = self.owner_of(chunk);
+        let Some(mut heap) = self.lock(owner) else {
             return false;
         };
-        let outside = heap.used_bytes();
         let done = heap.resize(chunk, size);
-        self.outside
-            .fetch_add(heap.used_bytes().wrapping_sub(outside), Ordering::Relaxed);
+        self.publish(owner, &heap);
         done
     }
 
@@ -443,10 +478,19 @@ impl<O: Os + Copy + 'static> Shared<O> {
     #[cold]
     fn on_tick(&self) {
         let high = self.high.load(Ordering::Relaxed);
-        let outside = self.outside.load(Ordering::Relaxed);
+        let outside = self.outside();
         self.high
             .store(outside.max(high - high / 64), Ordering::Relaxed);
         self.maps.age(&self.os);
+        // Phases in which a program frees all that another allocates are longer than a tick.
+        let ticks = self.ticks.fetch_add(1, Ordering::Relaxed);
+        if ticks.is_multiple_of(DEPOT_TICKS) {
+            self.drain_idle();
+        }
+    }
+
+    /// Sends those magazines home that nobody needed since the last call.
+    fn drain_idle(&self) {
         for class in (2..CLASSES).filter(|class| self.depot.may_hold(*class)) {
             while let Some(magazine) = self.depot.take_idle(self.keys, class) {
                 self.release_without_ticks(magazine.stack);
@@ -484,21 +528,18 @@ impl<O: Os + Copy + 'static> Shared<O> {
             return 0;
         }
         let high = self.high.load(Ordering::Relaxed);
-        let live = self
-            .outside
-            .load(Ordering::Relaxed)
-            .saturating_sub(self.depot.bytes());
+        let live = self.outside().saturating_sub(self.depot.bytes_about());
         let limit = if high > SMALL_PROGRAM && live < high / 5 * 2 {
             DEPOT_AFTER_PEAK
         } else {
-            (high / 4).max(LEAST_DEPOT)
+            high.max(LEAST_DEPOT)
         };
         limit.min(self.settings.get(Key::DepotBytes))
     }
 
     /// The depot had no room: if it holds much more than it may by now, it gives up all.
     pub fn relieve_depot(&self) {
-        if self.depot.bytes() > 2 * self.depot_limit() {
+        if self.depot.bytes_about() > 2 * self.depot_limit() {
             self.drain_depot();
         }
     }

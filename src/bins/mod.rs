@@ -70,17 +70,18 @@ impl Bins {
         self.lists[UNSORTED].last(keys)
     }
 
-    /// Takes a chunk out of the unsorted bin.
+    /// Takes the [oldest chunk](Bins::oldest_unsorted) out of the unsorted bin.
     #[inline]
-    pub fn take_unsorted<R: Region>(&mut self, chunk: Chunk<'_, R>) {
-        self.lists[UNSORTED].unlink(Through::Bin, chunk);
+    pub fn take_oldest<R: Region>(&mut self, chunk: Chunk<'_, R>) {
+        self.lists[UNSORTED].unlink_last(Through::Bin, chunk);
     }
 
-    /// Puts a free chunk into the bin of its size and marks it so.
-    pub fn put_sorted<R: Region>(&mut self, keys: &Keys<R>, chunk: Chunk<'_, R>) {
+    /// Puts a free chunk into the bin of its size and marks it so by `tag`, that of
+    /// [`State::Binned`].
+    pub fn put_sorted<R: Region>(&mut self, keys: &Keys<R>, chunk: Chunk<'_, R>, tag: u32) {
         let size = chunk.size();
         let index = bin_index(size);
-        chunk.mark(chunk.low(), State::Binned);
+        chunk.set_tag(tag);
         self.map[index / 64 % (SLOTS / 64)] |= 1 << (index % 64);
         if index < FIRST_LARGE {
             self.lists[index % SLOTS].push_front(Through::Bin, chunk);
@@ -110,20 +111,28 @@ impl Bins {
         }
     }
 
-    /// Takes a chunk out of the bin of its size.
-    pub fn take_sorted<R: Region>(&mut self, chunk: Chunk<'_, R>) {
-        let size = chunk.size();
+    /// Takes the [oldest chunk](Bins::small_exact) of `size` bytes out of its small bin.
+    #[inline]
+    pub fn take_small<R: Region>(&mut self, chunk: Chunk<'_, R>, size: usize) {
         let index = bin_index(size);
-        if index >= FIRST_LARGE {
-            let leads = previous(Through::Bin, chunk).is_none_or(|p| p.size() != size);
-            if leads {
-                let heir = next(Through::Bin, chunk).filter(|n| n.size() == size);
-                let sizes = &mut self.sizes[(index - FIRST_LARGE) % (SLOTS - FIRST_LARGE)];
-                if let Some(heir) = heir {
-                    sizes.insert(Through::Sizes, heir, Some(chunk));
-                }
-                sizes.unlink(Through::Sizes, chunk);
+        let list = &mut self.lists[index % SLOTS];
+        list.unlink_last(Through::Bin, chunk);
+        if list.is_empty() {
+            self.map[index / 64 % (SLOTS / 64)] &= !(1 << (index % 64));
+        }
+    }
+
+    /// Takes a chunk of `size` bytes out of its large bin.
+    fn take_large<R: Region>(&mut self, chunk: Chunk<'_, R>, size: usize) {
+        let index = bin_index(size);
+        let leads = previous(Through::Bin, chunk).is_none_or(|p| p.size() != size);
+        if leads {
+            let heir = next(Through::Bin, chunk).filter(|n| n.size() == size);
+            let sizes = &mut self.sizes[index.wrapping_sub(FIRST_LARGE) % (SLOTS - FIRST_LARGE)];
+            if let Some(heir) = heir {
+                sizes.insert(Through::Sizes, heir, Some(chunk));
             }
+            sizes.unlink(Through::Sizes, chunk);
         }
         self.lists[index % SLOTS].unlink(Through::Bin, chunk);
         if self.lists[index % SLOTS].is_empty() {
@@ -131,17 +140,24 @@ impl Bins {
         }
     }
 
-    /// Takes a free chunk out of whichever bin its state names; `false` if its head says
-    /// neither.
-    pub fn take<R: Region>(&mut self, chunk: Chunk<'_, R>) -> bool {
-        if chunk.is(State::Unsorted) {
-            self.take_unsorted(chunk);
-        } else if chunk.is(State::Binned) {
-            self.take_sorted(chunk);
-        } else {
-            return false;
+    /// Takes a free chunk of `size` bytes out of the bin that its state names.
+    #[inline]
+    pub fn take<R: Region>(&mut self, chunk: Chunk<'_, R>, size: usize, state: State) {
+        let is_unsorted = state == State::Unsorted;
+        if !is_unsorted && !Native::is_small(size) {
+            self.take_large(chunk, size);
+            return;
         }
-        true
+        // One path for both, for nobody can predict which it is.
+        let index = if is_unsorted {
+            UNSORTED
+        } else {
+            size / crate::size::ALIGN
+        };
+        let list = &mut self.lists[index % SLOTS];
+        list.unlink(Through::Bin, chunk);
+        // The map never has the bit of the unsorted bin.
+        self.map[index / 64 % (SLOTS / 64)] &= !(u64::from(list.is_empty()) << (index % 64));
     }
 
     /// The oldest chunk of exactly `size` bytes in a small bin.

@@ -51,7 +51,7 @@ impl Caches {
         }
         // SAFETY: null, or owned by this thread as of now.
         if let Some(cache) = unsafe { found.as_mut() } {
-            cache.prepare(shared.attach(), direct);
+            cache.prepare(shared.keys(), shared.attach(), direct);
         }
         found
     }

@@ -11,36 +11,29 @@
 //! finds the budget spent takes it from one that has not been used for a while.
 #![allow(unsafe_code)] // Unchecked indexing on the hit path; pages of the cache itself.
 
+mod aligned;
+mod budget;
 mod caches;
+mod exchange;
 mod roll;
 mod sample;
 mod slot;
 
+pub use aligned::aligned_class;
 pub use caches::Caches;
 pub use roll::{Claim, Claimed, Roll};
 pub use slot::{Thread, on_thread_exit, set_exit_hook};
 
-use crate::arena::{Magazine, Shared};
-use crate::chunk::{Chunk, Keys, Low, Stack, State};
-use crate::config::Key;
-use crate::heap::Batch;
-use crate::os::{Os, Region};
+use crate::arena::Magazine;
+use crate::chunk::{Chunk, Keys, Low, Stack};
+use crate::os::Region;
 use crate::report::{Misuse, abort};
 use crate::size::{CLASSES, SMALL_CLASSES, class_of, class_size};
 
 /// Room for every class. An index modulo this power of two needs no check that could panic.
 const SLOTS: usize = CLASSES.next_power_of_two();
-/// The most chunks in one magazine.
-const MAX_MAGAZINE: usize = 128;
-/// A magazine holds about this many bytes at most, unless one chunk is larger.
-const MAGAZINE_BYTES: usize = 16 << 10;
-/// All threads together aim at this many bytes of cache; each may have `FENCEPOST_CACHE_BYTES`
-/// in any case.
-const COMMON_BUDGET: usize = 4 << 20;
-/// No thread aims at more than this.
-const MAX_BUDGET: usize = 2 << 20;
 
-/// One class in one thread's cache.
+/// One class in one thread's cache: what the hit paths look at.
 #[derive(Debug)]
 #[repr(C)]
 struct Slot {
@@ -48,18 +41,13 @@ struct Slot {
     /// The low 16 bits count the main stack; the rest counts pops. Where allocations are
     /// sampled it starts so that the word overflows when one is due.
     counts: u64,
-    spare: Stack,
-    /// The size half of a head of this class.
-    low: Low,
+    /// The keyed size of the class, for the tags of its chunks.
+    keyed: u64,
     /// Chunks that the main stack may hold.
     capacity: u16,
     spare_count: u16,
 }
 
-/// A class that has so many times what another asks for gives up half.
-const RICHER: usize = 4;
-/// One in so many denials looks for capacity that nobody uses.
-const LOOK_AROUND: u32 = 16;
 const ONE_POP: u64 = 1 << 16;
 /// All pops that the counter can count.
 const POPS: u64 = u64::MAX >> 16;
@@ -68,8 +56,7 @@ impl Slot {
     const EMPTY: Slot = Slot {
         main: Stack::EMPTY,
         counts: 0,
-        spare: Stack::EMPTY,
-        low: Low::of(0),
+        keyed: 0,
         capacity: 0,
         spare_count: 0,
     };
@@ -99,21 +86,6 @@ impl Slot {
         self.counts &= !0xffff;
         magazine
     }
-
-    fn take_spare(&mut self) -> Magazine {
-        let magazine = Magazine {
-            stack: self.spare,
-            count: usize::from(self.spare_count),
-        };
-        self.spare = Stack::EMPTY;
-        self.spare_count = 0;
-        magazine
-    }
-
-    fn set_spare(&mut self, magazine: Magazine) {
-        self.spare = magazine.stack;
-        self.spare_count = magazine.count as u16;
-    }
 }
 
 /// A thread's cache.
@@ -121,6 +93,7 @@ impl Slot {
 #[repr(C, align(64))]
 pub struct Cache {
     slots: [Slot; SLOTS],
+    spares: [Stack; SLOTS],
     /// Chunks that came in from below minus those that went back, per class.
     net: [i64; SLOTS],
     /// Pops before those that `counts` counts, minus what that started from.
@@ -128,9 +101,13 @@ pub struct Cache {
     /// The low half of `counts` when the clock hand last passed a class.
     seen: [u32; SLOTS],
     hand: usize,
-    /// Times that the budget did not suffice.
-    denied: u32,
     committed: usize,
+    /// What `committed` may reach, as of when it last did.
+    budget: usize,
+    /// What was set aside for aligned requests; null until there is something.
+    aside: *mut aligned::Aside,
+    /// The bytes of it, which are part of `committed`.
+    aside_bytes: usize,
     arena: usize,
     /// A direct cache holds nothing: every call goes to the arena.
     direct: bool,
@@ -161,12 +138,15 @@ impl Cache {
     pub const fn new() -> Cache {
         Cache {
             slots: [const { Slot::EMPTY }; SLOTS],
+            spares: [Stack::EMPTY; SLOTS],
             net: [0; SLOTS],
             earlier: [0; SLOTS],
             seen: [0; SLOTS],
             hand: 2,
-            denied: 0,
             committed: 0,
+            budget: 0,
+            aside: core::ptr::null_mut(),
+            aside_bytes: 0,
             arena: 0,
             direct: false,
             thread: 0,
@@ -211,14 +191,15 @@ impl Cache {
     }
 
     /// Gets ready to serve a thread of this arena.
-    fn prepare(&mut self, arena: usize, direct: bool) {
+    fn prepare<R: Region>(&mut self, keys: &Keys<R>, arena: usize, direct: bool) {
         self.arena = arena;
         self.direct = direct;
         self.thread = 0;
         self.odd = 0;
         self.sampled_at = 0;
+        self.budget = 0;
         for (class, slot) in self.slots.iter_mut().enumerate().skip(2) {
-            slot.low = Low::of(class_size(class));
+            slot.keyed = keys.secret.keyed(Low::of(class_size(class)));
         }
     }
 
@@ -243,13 +224,14 @@ impl Cache {
             }
             // SAFETY (chunk): a stacked chunk; its tag vouches for the link before it is used.
             let chunk = keys.chunk(payload - crate::size::HEADER);
-            let low = (*slot).low.with_arena_of(chunk.low());
             let below = chunk.stacked_below();
             // The tag is computed for this class's size, so it proves the class as well.
-            let (used, cached) = chunk.user_tags(low);
+            let (used, cached) = chunk.user_tags((*slot).keyed);
             if chunk.tag() != cached ^ keys.secret.seal(below) {
                 damaged(payload);
             }
+            // The next pop looks there.
+            crate::os::prefetch(below);
             chunk.set_tag(used);
             (*slot).main = Stack::from_top(below);
             let (counts, due) = (*slot).counts.overflowing_add(ONE_POP - 1);
@@ -258,7 +240,8 @@ impl Cache {
         }
     }
 
-    /// Pushes a chunk that was verified as used, whose cached tag is `cached`. `false` if the
+    /// Pushes a chunk that was verified as used, whose keyed size and cached tag are
+    /// these. `false` if the
     /// class is full or the size is none of a class: the chunk is as it was then.
     ///
     /// # Safety
@@ -269,6 +252,7 @@ impl Cache {
         cache: *mut Cache,
         chunk: Chunk<'static, R>,
         low: Low,
+        keyed: u64,
         cached: u32,
     ) -> bool {
         let units = low.units();
@@ -285,7 +269,7 @@ impl Cache {
         // capacity and is therefore only read.
         unsafe {
             let slot = (&raw mut (*cache).slots).cast::<Slot>().add(class);
-            if (*slot).count() >= (*slot).capacity || !is_small && (*slot).low.units() != units {
+            if (*slot).count() >= (*slot).capacity || !is_small && (*slot).keyed != keyed {
                 return false;
             }
             chunk.seal_on(cached, (*slot).main.top());
@@ -322,203 +306,22 @@ impl Cache {
         }
     }
 
-    /// After a miss: gets chunks of a class from the spare, the depot or the arena and pops
-    /// one; if it was no miss, one of those that are there. 0 if there is no memory.
-    #[cold]
-    pub fn refill<O: Os + Copy + 'static>(&mut self, shared: &Shared<O>, class: usize) -> usize {
-        let keys = shared.keys();
-        let slot = &mut self.slots[class % SLOTS];
-        if slot.count() != 0 {
-            return self.pop_here(keys, class);
-        }
-        if !slot.spare.is_empty() {
-            let spare = slot.take_spare();
-            slot.load(spare);
-            return self.pop_here(keys, class);
-        }
-        self.reach(shared, class);
-        if let Some(magazine) = shared.depot.take(keys, class) {
-            self.net[class % SLOTS] += magazine.count as i64;
-            self.slots[class % SLOTS].load(magazine);
-            return self.pop_here(keys, class);
-        }
-        if shared.is_abandoned(self.arena) {
-            self.arena = shared.choose();
-        }
-        let want = usize::from(self.slots[class % SLOTS].capacity).max(1);
-        let mut batch = Batch::wanting(want);
-        if !shared.fill(self.arena, class_size(class), &mut batch) {
-            return 0;
-        }
-        self.net[class % SLOTS] += batch.count() as i64;
-        self.slots[class % SLOTS].load(Magazine {
-            stack: batch.stack(),
-            count: batch.count(),
-        });
-        self.pop_here(keys, class)
-    }
-
-    /// After [`push`](Cache::push) refused a chunk, verified as used, whose size is one of a
-    /// class: makes room and pushes it. `false` if the chunk must go home.
-    #[cold]
-    pub fn overflow<O: Os + Copy + 'static>(
-        &mut self,
-        shared: &Shared<O>,
-        chunk: Chunk<'static, O::Region>,
-        low: Low,
-    ) -> bool {
-        let size = low.size();
-        if size > class_size(CLASSES - 1) {
-            return false;
-        }
-        let class = class_of(size);
-        if class_size(class) != size {
-            return false;
-        }
-        let full = self.slots[class % SLOTS].count() != 0;
-        self.reach(shared, class);
-        let slot = &mut self.slots[class % SLOTS];
-        if slot.capacity == 0 {
-            // No budget: a magazine of one goes straight to the depot.
-            let mut stack = Stack::EMPTY;
-            stack.push(chunk, low, State::Cached);
-            self.net[class % SLOTS] -= 1;
-            self.send(shared, class, Magazine { stack, count: 1 });
-            return true;
-        }
-        if full && slot.count() >= slot.capacity {
-            let old = slot.take_spare();
-            let main = slot.unload();
-            slot.set_spare(main);
-            if old.count != 0 {
-                self.net[class % SLOTS] -= old.count as i64;
-                self.send(shared, class, old);
-            }
-        }
-        let (_, cached) = chunk.user_tags(low);
-        // SAFETY: `&mut self` is the calling thread's cache.
-        unsafe { Cache::push(self, chunk, low, cached) }
-    }
-
-    fn send<O: Os + Copy + 'static>(&self, shared: &Shared<O>, class: usize, magazine: Magazine) {
-        let back = shared
-            .depot
-            .put(shared.keys(), class, magazine, shared.depot_limit());
-        if let Some(magazine) = back {
-            shared.release(magazine.stack);
-            shared.relieve_depot();
-        }
-    }
-
-    /// Lets the capacity of a class grow with its traffic, within the budget.
-    fn reach<O: Os + Copy + 'static>(&mut self, shared: &Shared<O>, class: usize) {
-        let size = class_size(class);
-        let most = (MAGAZINE_BYTES / size.max(crate::size::MIN_CHUNK)).clamp(1, MAX_MAGAZINE);
-        let most = most.min(shared.settings().get(Key::TcacheCount));
-        let now = usize::from(self.slots[class % SLOTS].capacity);
-        let first = match size {
-            0..=256 => 8,
-            257..=1040 => 4,
-            1041..=4112 => 2,
-            _ => 1,
-        };
-        let next = if now == 0 { first } else { now * 2 }.min(most);
-        if next <= now {
-            return;
-        }
-        let cost = 2 * (next - now) * size;
-        let budget = budget(shared);
-        if self.committed + cost > budget {
-            // With the budget spent, most misses of a class that has capacity must not pay for a
-            // look around.
-            self.denied = self.denied.wrapping_add(1);
-            let looks = self.denied.is_multiple_of(LOOK_AROUND);
-            if !looks || !self.make_room(shared, class, cost, budget) {
-                return;
-            }
-        }
-        self.committed += cost;
-        self.slots[class % SLOTS].capacity = next as u16;
-    }
-
-    /// Takes the capacity of classes that were not used since the clock hand last passed them,
-    /// and half of the capacity of those that have much more than `class` asks for. `true` if
-    /// the budget suffices then.
-    fn make_room<O: Os + Copy + 'static>(
-        &mut self,
-        shared: &Shared<O>,
-        class: usize,
-        cost: usize,
-        budget: usize,
-    ) -> bool {
-        // Only for a first share: classes in a steady state would take from each other for ever.
-        let fair = self.slots[class % SLOTS].capacity == 0;
-        for _ in 0..CLASSES {
-            self.hand = if self.hand + 1 >= CLASSES {
-                2
-            } else {
-                self.hand + 1
-            };
-            let victim = self.hand;
-            let slot = &self.slots[victim % SLOTS];
-            let (calls, capacity) = (slot.counts as u32, usize::from(slot.capacity));
-            if capacity == 0 || victim == class {
-                continue;
-            }
-            let is_idle = calls == self.seen[victim % SLOTS];
-            self.seen[victim % SLOTS] = calls;
-            let kept = if is_idle {
-                0
-            } else if fair && 2 * capacity * class_size(victim) >= RICHER * cost {
-                capacity / 2
-            } else {
-                continue;
-            };
-            self.committed -= 2 * (capacity - kept) * class_size(victim);
-            self.slots[victim % SLOTS].capacity = kept as u16;
-            self.cut(shared, victim, kept);
-            if self.committed + cost <= budget {
-                return true;
-            }
-        }
-        false
-    }
-
-    /// Gives up the magazines of a class that hold more than `kept` chunks.
-    fn cut<O: Os + Copy + 'static>(&mut self, shared: &Shared<O>, class: usize, kept: usize) {
-        let slot = &mut self.slots[class % SLOTS];
-        let main = (usize::from(slot.count()) > kept).then(|| slot.unload());
-        let spare = (usize::from(slot.spare_count) > kept).then(|| slot.take_spare());
-        for magazine in [main, spare].into_iter().flatten() {
-            self.net[class % SLOTS] -= magazine.count as i64;
-            self.send(shared, class, magazine);
-        }
-    }
-
-    /// Gives everything to the depot and the arenas.
-    pub fn flush<O: Os + Copy + 'static>(&mut self, shared: &Shared<O>) {
-        for class in 2..CLASSES {
-            self.cut(shared, class, 0);
-            self.slots[class % SLOTS].capacity = 0;
-        }
-        self.committed = 0;
-    }
-
     /// Forgets everything: the cache of a thread that does not exist in this process.
     pub fn forget(&mut self) {
         for class in 2..CLASSES {
             let slot = &mut self.slots[class % SLOTS];
-            let gone = slot.unload().count + slot.take_spare().count;
             slot.capacity = 0;
+            let gone = slot.unload().count + self.take_spare(class).count;
             self.net[class % SLOTS] -= gone as i64;
         }
+        self.forget_aside();
         self.committed = 0;
     }
 
     /// Mallocs and frees that the cache served, and the bytes in it.
     #[must_use]
     pub fn counts(&self) -> (u64, u64, u64) {
-        let (mut pops, mut pushes, mut bytes) = (0, 0, 0);
+        let (mut pops, mut pushes, mut bytes) = (0, 0, self.aside_bytes as u64);
         for class in 2..CLASSES {
             let slot = &self.slots[class % SLOTS];
             let held = i64::from(slot.count()) + i64::from(slot.spare_count);
@@ -539,16 +342,6 @@ impl Default for Cache {
     fn default() -> Cache {
         Cache::new()
     }
-}
-
-fn budget<O: Os + Copy + 'static>(shared: &Shared<O>) -> usize {
-    let each = shared.settings().get(Key::CacheBytes);
-    if shared.settings().is_set(Key::CacheBytes) {
-        return each;
-    }
-    (COMMON_BUDGET / shared.threads().max(1))
-        .min(MAX_BUDGET)
-        .max(each)
 }
 
 #[cold]

@@ -1,9 +1,11 @@
 //! The head of a chunk: two 32-bit halves, each with one writer.
 //!
 //! The low half (size and flags) is written under the lock of the heap, the high half (tag) by
-//! whoever owns the chunk. A tag is a keyed hash of the payload address, the low half without
-//! `PREV_INUSE`, and the state; it need not store the state, for whoever finds another tag than
-//! the one expected can try the other states and name the misuse.
+//! whoever owns the chunk. A tag is a keyed hash of the payload address, size and `MAPPED` of the
+//! low half, and the state; it need not store the state, for whoever finds another tag than the
+//! one expected can try the other states and name the misuse. `PREV_INUSE` is not covered, for it
+//! changes while the chunk is somebody else's; `ARENA` neither: who owns a chunk is asked of the
+//! map of extents, which no heap memory borders on.
 
 use crate::size::{ALIGN, MAX_CHUNK};
 use crate::sync::overlay::{AtomicU64, Ordering::Relaxed};
@@ -18,6 +20,8 @@ impl Low {
     const MAPPED: u32 = 2;
     const ARENA: u32 = 4;
     const FLAGS: u32 = 7;
+    /// What a tag does not cover.
+    const OPEN: u32 = Low::PREV_INUSE | Low::ARENA;
 
     /// A chunk of `size` bytes (a multiple of 16, at most [`MAX_CHUNK`]), no flag set.
     #[inline(always)]
@@ -102,13 +106,6 @@ impl Low {
     #[must_use]
     pub const fn resized(self, size: usize) -> Low {
         Low(Low::of(size).0 | self.0 & Low::FLAGS)
-    }
-
-    /// This size with the `ARENA` flag of `other`: what a cache expects of a chunk of its class.
-    #[inline(always)]
-    #[must_use]
-    pub const fn with_arena_of(self, other: Low) -> Low {
-        Low(self.0 | other.0 & Low::ARENA)
     }
 }
 
@@ -208,27 +205,41 @@ impl Secret {
     /// lanes serve two states, so that a free, which checks `Used` and writes `Cached`, pays
     /// for one.
     #[inline(always)]
-    fn pair(&self, payload: usize, low: Low, pair: u64) -> (u32, u32) {
-        let what = u64::from(low.0 & !Low::PREV_INUSE) | pair << 40;
+    fn pair(&self, payload: usize, keyed: u64) -> (u32, u32) {
         let key = (payload as u64 ^ self.address.load(Relaxed)) as u128;
-        let product = key * u128::from(what ^ self.size.load(Relaxed));
+        let product = key * u128::from(keyed);
         let folded = product as u64 ^ (product >> 64) as u64;
         (folded as u32, (folded >> 32) as u32)
+    }
+
+    /// What of a low half is hashed, keyed: the same for all chunks of a size.
+    #[inline(always)]
+    #[must_use]
+    pub fn keyed(&self, low: Low) -> u64 {
+        u64::from(low.0 & !Low::OPEN) ^ self.size.load(Relaxed)
     }
 
     /// The tag of a chunk with this payload address and low half in this state.
     #[inline(always)]
     #[must_use]
     pub fn tag(&self, payload: usize, low: Low, state: State) -> u32 {
-        let (even, odd) = self.pair(payload, low, state as u64 >> 1);
+        let (even, odd) = self.pair(payload, self.keyed(low) ^ pair_of(state));
         if state as u64 & 1 == 0 { even } else { odd }
     }
 
-    /// The tags for [`State::Used`] and [`State::Cached`], the latter without its seal.
+    /// The tags for [`State::Used`] and [`State::Cached`], the latter without its seal, of a chunk
+    /// whose low half [`keyed`](Secret::keyed) gave this.
     #[inline(always)]
     #[must_use]
-    pub fn user_tags(&self, payload: usize, low: Low) -> (u32, u32) {
-        self.pair(payload, low, 0)
+    pub fn user_tags(&self, payload: usize, keyed: u64) -> (u32, u32) {
+        self.pair(payload, keyed)
+    }
+
+    /// The tags for [`State::Binned`] and [`State::Unsorted`].
+    #[inline(always)]
+    #[must_use]
+    pub fn free_tags(&self, payload: usize, low: Low) -> (u32, u32) {
+        self.pair(payload, self.keyed(low) ^ pair_of(State::Binned))
     }
 
     /// A link as it is stored at address `at`, or back again.
@@ -244,6 +255,11 @@ impl Secret {
     pub fn seal(&self, link: usize) -> u32 {
         ((link as u64).wrapping_mul(self.seal.load(Relaxed)) >> 32) as u32
     }
+}
+
+/// What tells the pair of states apart that a state belongs to.
+const fn pair_of(state: State) -> u64 {
+    (state as u64 >> 1) << 40
 }
 
 impl fmt::Debug for Secret {

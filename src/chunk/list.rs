@@ -89,43 +89,48 @@ impl List {
     /// Inserts `chunk` at the front.
     #[inline]
     pub fn push_front<R: Region>(&mut self, through: Through, chunk: Chunk<'_, R>) {
-        let first = at(chunk.keys, self.first);
-        self.insert(through, chunk, first);
+        let first = self.first;
+        chunk.set_link(through.next(), first);
+        chunk.set_link(through.previous(), 0);
+        match at(chunk.keys, first) {
+            Some(next) => next.set_link(through.previous(), chunk.addr()),
+            None => self.last = chunk.addr(),
+        }
+        self.first = chunk.addr();
     }
 
     /// Takes `chunk` out, following its links from both sides.
     ///
     /// Aborts if they were overwritten.
-    #[inline]
     pub fn unlink<R: Region>(&mut self, through: Through, chunk: Chunk<'_, R>) {
         let after = chunk.link(through.next());
         let before = chunk.link(through.previous());
         // The neighbours must know the chunk before either is believed to be one: a list end
         // knows it by our own word, a chunk by its back link, which is masked too.
-        let known = |to: usize, back: Link, end: usize| {
-            if to == 0 {
-                return end == chunk.addr();
-            }
-            chunk
-                .keys
-                .find(to)
-                .is_some_and(|c| c.link(back) == chunk.addr())
-        };
-        if !known(after, through.previous(), self.last)
-            || !known(before, through.next(), self.first)
-        {
-            abort(Misuse::CorruptLink {
-                address: chunk.payload(),
-            });
-        }
-        match at(chunk.keys, before) {
+        let next = neighbour(chunk, after, through.previous(), self.last);
+        let previous = neighbour(chunk, before, through.next(), self.first);
+        match previous {
             Some(previous) => previous.set_link(through.next(), after),
             None => self.first = after,
         }
-        match at(chunk.keys, after) {
+        match next {
             Some(next) => next.set_link(through.previous(), before),
             None => self.last = before,
         }
+    }
+
+    /// As [`unlink`](List::unlink) for the last chunk: only the one before it is touched.
+    #[inline]
+    pub fn unlink_last<R: Region>(&mut self, through: Through, chunk: Chunk<'_, R>) {
+        if chunk.link(through.next()) != 0 || self.last != chunk.addr() {
+            damaged(chunk);
+        }
+        let before = chunk.link(through.previous());
+        match neighbour(chunk, before, through.next(), self.first) {
+            Some(previous) => previous.set_link(through.next(), 0),
+            None => self.first = 0,
+        }
+        self.last = before;
     }
 
     /// The chunks from first to last.
@@ -166,7 +171,36 @@ pub fn previous<'k, R: Region>(through: Through, chunk: Chunk<'k, R>) -> Option<
     chunk.keys.find(chunk.link(through.previous()))
 }
 
+/// The chunk at `to` in the list of `chunk`, if that is not its end; aborts unless its link `back`,
+/// or our own word `end`, leads to `chunk`.
+#[inline(always)]
+fn neighbour<'k, R: Region>(
+    chunk: Chunk<'k, R>,
+    to: usize,
+    back: Link,
+    end: usize,
+) -> Option<Chunk<'k, R>> {
+    if to == 0 {
+        if end != chunk.addr() {
+            damaged(chunk);
+        }
+        return None;
+    }
+    match chunk.keys.find(to) {
+        Some(there) if there.link(back) == chunk.addr() => Some(there),
+        _ => damaged(chunk),
+    }
+}
+
+#[cold]
+fn damaged<R: Region>(chunk: Chunk<'_, R>) -> ! {
+    abort(Misuse::CorruptLink {
+        address: chunk.payload(),
+    })
+}
+
 #[allow(unsafe_code)] // See the comment.
+#[inline(always)]
 fn at<R: Region>(keys: &Keys<R>, addr: usize) -> Option<Chunk<'_, R>> {
     // SAFETY: lists link only chunks that were inserted; `unlink` checks both sides.
     (addr != 0).then(|| unsafe { keys.chunk(addr) })

@@ -177,8 +177,8 @@ impl<'k, R: Region> Chunk<'k, R> {
     /// The tags for used and for cached (without the seal of its link).
     #[inline(always)]
     #[must_use]
-    pub fn user_tags(self, low: Low) -> (u32, u32) {
-        self.keys.secret.user_tags(self.payload(), low)
+    pub fn user_tags(self, keyed: u64) -> (u32, u32) {
+        self.keys.secret.user_tags(self.payload(), keyed)
     }
 
     /// Whether the head is genuine and says `state`. For [`State::Cached`] the answer covers
@@ -192,6 +192,29 @@ impl<'k, R: Region> Chunk<'k, R> {
             expected ^= self.keys.secret.seal(self.stacked_below());
         }
         self.tag() == expected
+    }
+
+    /// Whether the head is genuine and says that the chunk is in a bin: then in which state,
+    /// [`State::Binned`] or [`State::Unsorted`].
+    #[inline(always)]
+    #[must_use]
+    pub fn binned(self) -> Option<State> {
+        let (binned, unsorted) = self.free_tags();
+        let tag = self.tag();
+        if tag == unsorted {
+            Some(State::Unsorted)
+        } else if tag == binned {
+            Some(State::Binned)
+        } else {
+            None
+        }
+    }
+
+    /// The tags that this chunk's head must carry as [`State::Binned`] and [`State::Unsorted`].
+    #[inline(always)]
+    #[must_use]
+    pub fn free_tags(self) -> (u32, u32) {
+        self.keys.secret.free_tags(self.payload(), self.low())
     }
 
     /// Writes low half and tag: the chunk begins a life as `state`.
@@ -267,6 +290,22 @@ impl<'k, R: Region> Chunk<'k, R> {
         // SAFETY: a free chunk of this size has the field.
         let word = unsafe { self.word(48).read() };
         ((word >> 40) as u32, (word & ((1 << 40) - 1)) as usize)
+    }
+
+    /// As [`dirt`](Chunk::dirt) for a free chunk of any size, `size`: one that carries no such
+    /// field is as dirty as it is long, and made at `now`. Without a branch, for nobody can
+    /// predict which it is.
+    #[inline(always)]
+    #[must_use]
+    pub fn dirt_or(self, size: usize, now: u32) -> (u32, usize) {
+        let carries = size >= DIRT_MIN;
+        // SAFETY: a free chunk has a link at 16, and one of this size the field at 48.
+        let word = unsafe { self.word(if carries { 48 } else { 16 }).read() };
+        let bytes = (word & ((1 << 40) - 1)) as usize;
+        (
+            if carries { (word >> 40) as u32 } else { now },
+            if carries { bytes } else { size },
+        )
     }
 
     /// Writes what [`dirt`](Chunk::dirt) reads; the stamp keeps its low 24 bits.

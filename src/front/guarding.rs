@@ -4,13 +4,13 @@
 use super::account::Account;
 use super::process::{KEYS, SETTINGS, SHARED, enter};
 use super::{UNKNOWN, free};
-use crate::cache::{Cache, Thread};
+use crate::cache::{Cache, Thread, aligned_class};
 use crate::config::Key;
 use crate::guard::verdict::{Given, Occasion};
 use crate::guard::{Event, FRAMES, GuardTotals, Pool, Refusal, Side};
 use crate::os::{self, Caller, Region, with_caller};
 use crate::report::Call;
-use crate::size::{CACHED_REQUEST, Native};
+use crate::size::{CACHED_REQUEST, Native, class_size};
 use crate::sync::overlay::{AtomicU32, AtomicU64, Ordering};
 
 /// The pool of guarded objects.
@@ -64,16 +64,18 @@ fn guard_sometimes(size: usize, align: usize, caller: Caller, one_in: usize) -> 
     let due = unsafe {
         let direct = Cache::route(cache).0;
         let served = !direct && size <= SETTINGS.get(Key::TcacheMax);
-        let chunk_size = Native::chunk_size_unchecked(size.min(CACHED_REQUEST));
+        let chunk_size = if align > Native::ALIGN {
+            class_size(aligned_class(size.min(CACHED_REQUEST), align))
+        } else {
+            Native::chunk_size_unchecked(size.min(CACHED_REQUEST))
+        };
         if !Cache::is_owned(cache) {
             false
         } else if served && (*cache).is_due(chunk_size) {
             (*cache).arm_class_of(chunk_size, interval(cache, one_in));
             true
         } else {
-            // What is aligned to more comes from a cache only by chance.
-            (!served || align > Native::ALIGN)
-                && (*cache).is_odd_one_due(|| interval(cache, one_in))
+            !served && (*cache).is_odd_one_due(|| interval(cache, one_in))
         }
     };
     if due && !is_spent() {

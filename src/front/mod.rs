@@ -6,6 +6,7 @@
 #![allow(unsafe_code)] // Pointers from users.
 
 mod account;
+mod aligned;
 mod audit;
 mod counters;
 mod diagnosis;
@@ -17,12 +18,13 @@ mod process;
 mod resize;
 mod trace;
 
+pub use aligned::{memalign, memalign_zeroed};
 pub use audit::{audit, print_audit};
 pub use counters::{arena_snapshot, exit_guarded, exit_report, snapshot};
 pub use faults::wish;
 pub use leaks::{Leaks, leaks, print_leaks};
 pub use process::{Source, init, program_starts};
-pub use resize::realloc;
+pub use resize::{realloc, realloc_cached};
 pub use trace::{start as start_trace, stop as stop_trace};
 
 use crate::arena::Owned;
@@ -32,9 +34,7 @@ use crate::config::{Key, Settings};
 use crate::heap::Batch;
 use crate::os::{Caller, Exposed, Region, with_caller};
 use crate::report::Call;
-use crate::size::{
-    CACHED_REQUEST, HEADER, Native, SMALL_REQUEST, class_of, class_size, small_class_of,
-};
+use crate::size::{CACHED_REQUEST, HEADER, Native, SMALL_REQUEST, class_of, small_class_of};
 use crate::sync::overlay::Ordering;
 use diagnosis::misuse;
 use guarding::{guard, guarded};
@@ -106,19 +106,70 @@ pub unsafe fn free(p: *mut u8, size: usize, align: usize) {
         // SAFETY: the address is aligned and lies in heap memory.
         let chunk = unsafe { KEYS.chunk(addr - HEADER) };
         let low = chunk.low();
-        let (used, cached) = chunk.user_tags(low);
+        let keyed = KEYS.secret.keyed(low);
+        let (used, cached) = chunk.user_tags(keyed);
         if chunk.tag() == used {
             let cache = Thread::cache();
             // SAFETY: the thread's own pointer, not null.
-            if !cache.is_null() && unsafe { Cache::push(cache, chunk, low, cached) } {
+            if !cache.is_null() && unsafe { Cache::push(cache, chunk, low, keyed, cached) } {
                 return;
             }
             // SAFETY: a chunk that was verified as used.
-            return unsafe { free_verified(addr) };
+            return unsafe { free_overflowing(addr) };
         }
     }
     // SAFETY: nothing is demanded.
     unsafe { free_odd(addr, size, align) };
+}
+
+/// Frees a chunk that was verified as used and that the cache did not take at once.
+///
+/// # Safety
+/// The payload of such a chunk.
+#[cold]
+#[inline(never)]
+unsafe fn free_overflowing(payload: usize) {
+    let cache = Thread::cache();
+    if !cache.is_null() {
+        // SAFETY: the caller's promise.
+        let chunk = unsafe { KEYS.chunk(payload - HEADER) };
+        enter();
+        // SAFETY: the thread's own cache. One that is not direct sees neither traces nor patterns.
+        if unsafe { Cache::overflow(cache, &SHARED, chunk, chunk.low()) } {
+            return;
+        }
+    }
+    // SAFETY: the same contract.
+    unsafe { free_verified(payload) }
+}
+
+/// Fills the thread's cache for a request that it could not serve from what other places hold
+/// ready: `false` if there is no such place, or no cache.
+#[inline]
+fn reload(size: usize) -> bool {
+    let cache = Thread::cache();
+    if cache.is_null() || size > CACHED_REQUEST {
+        return false;
+    }
+    enter();
+    // SAFETY: the thread's own cache, or one that several share.
+    unsafe { Cache::reload(cache, &SHARED, class_of(Native::chunk_size_unchecked(size))) }
+}
+
+/// As [`cached_with`], for a request that it did not serve: what other places hold ready is
+/// looked at too.
+#[inline(always)]
+pub fn reloaded_with<R>(
+    size: usize,
+    hit: impl FnOnce(*mut u8) -> R,
+    due: impl FnOnce(usize) -> R,
+    miss: impl FnOnce() -> R,
+) -> R {
+    if reload(size) {
+        cached_with(size, hit, due, miss)
+    } else {
+        miss()
+    }
 }
 
 /// Whether a block is guarded.
@@ -286,103 +337,6 @@ fn serve_mapped(size: usize, align: usize, zeroed: bool) -> Served {
     }
 }
 
-/// A block of at least `size` bytes at a multiple of `align`, a power of two. Null if there is
-/// no memory.
-#[must_use]
-pub fn memalign(align: usize, size: usize, caller: Caller) -> *mut u8 {
-    if align > Native::ALIGN {
-        // Blocks that were aligned before come back to the cache.
-        let hit = cached_unless_due(size);
-        if !hit.is_null() {
-            if hit.addr() & (align - 1) == 0 {
-                return hit;
-            }
-            // SAFETY: handed out just now, to nobody else.
-            unsafe { free(hit, UNKNOWN, UNKNOWN) };
-        }
-    }
-    let p = memalign_untraced(align, size, caller);
-    trace::allocated(caller, p.addr(), size);
-    p
-}
-
-fn memalign_untraced(align: usize, size: usize, caller: Caller) -> *mut u8 {
-    let p = guard(size, align, caller);
-    perturb(p.addr(), size, false);
-    if !p.is_null() {
-        return p;
-    }
-    let served = if align > Native::ALIGN {
-        serve_aligned(align, size)
-    } else {
-        serve(size, false)
-    };
-    perturb(served.payload, size, false);
-    KEYS.region.at(served.payload)
-}
-
-/// As [`memalign`], all zero.
-#[must_use]
-pub fn memalign_zeroed(align: usize, size: usize, caller: Caller) -> *mut u8 {
-    let p = memalign_zeroed_untraced(align, size, caller);
-    trace::allocated(caller, p.addr(), size);
-    p
-}
-
-fn memalign_zeroed_untraced(align: usize, size: usize, caller: Caller) -> *mut u8 {
-    let p = guard(size, align, caller);
-    if !p.is_null() {
-        return p;
-    }
-    let served = if align > Native::ALIGN {
-        serve_aligned(align, size)
-    } else {
-        serve(size, true)
-    };
-    let p = KEYS.region.at(served.payload);
-    if !p.is_null() {
-        // SAFETY: the block has `size` bytes.
-        unsafe { clear(p, size, served.zero) };
-    }
-    p
-}
-
-fn serve_aligned(align: usize, size: usize) -> Served {
-    let cache = enter();
-    let Some(mut chunk_size) = Native::chunk_size(size) else {
-        return Served::NONE;
-    };
-    if size
-        .checked_add(align)
-        .and_then(Native::chunk_size)
-        .is_none()
-    {
-        return Served::NONE;
-    }
-    let mappable = SHARED.maps.may_map(&SETTINGS);
-    if chunk_size >= SHARED.maps.threshold(&SETTINGS) && mappable {
-        let served = serve_mapped(size, align, false);
-        if served.payload != 0 {
-            return served;
-        }
-    }
-    if size <= CACHED_REQUEST {
-        // A size that the cache can take when the block is freed.
-        chunk_size = class_size(class_of(chunk_size));
-    }
-    // SAFETY: the thread's own cache.
-    let (_, arena) = unsafe { Cache::route(cache) };
-    DIRECT_MALLOCS.fetch_add(1, Ordering::Relaxed);
-    match SHARED.aligned(arena, align, chunk_size) {
-        Some(chunk) => Served {
-            payload: chunk.payload(),
-            zero: (0, 0),
-        },
-        None if mappable => serve_mapped(size, align, false),
-        None => Served::NONE,
-    }
-}
-
 /// # Safety
 /// The payload of a chunk in use that was verified.
 #[cold]
@@ -405,9 +359,9 @@ fn take_chunk(chunk: KernelChunk, low: Low) {
     let cache = enter();
     let payload = chunk.payload();
     perturb(payload, Native::usable(low.size()), true);
-    // SAFETY: the thread's own cache; if it is not direct, it is this thread's alone.
+    // SAFETY: the thread's own cache, or one that several share.
     unsafe {
-        if !Cache::route(cache).0 && (*cache).overflow(&SHARED, chunk, low) {
+        if Cache::overflow(cache, &SHARED, chunk, low) {
             return;
         }
     }
@@ -457,7 +411,7 @@ fn named(call: Call, addr: usize, caller: Caller) -> Named {
         let chunk = unsafe { KEYS.chunk(addr - HEADER) };
         let low = chunk.low();
         // A mapping may lie between two segments of a granule.
-        if !low.is_mapped() && chunk.tag() == chunk.user_tags(low).0 {
+        if !low.is_mapped() && chunk.is(State::Used) {
             return Named::Chunk(chunk, low);
         }
     }

@@ -2,12 +2,14 @@
 #![allow(unsafe_code)] // Pointers from users.
 
 use super::guarding;
-use super::process::{KEYS, SETTINGS, SHARED, enter};
+use super::process::{EXTENTS, KEYS, SETTINGS, SHARED, enter};
 use super::{KernelChunk, Named, UNKNOWN, cached_unless_due, free, malloc_untraced, named};
 use super::{take_chunk, take_mapping, trace};
+use crate::cache::{Cache, Thread};
+use crate::chunk::State;
 use crate::os::{Caller, Region};
 use crate::report::Call;
-use crate::size::{Native, SMALL_REQUEST, class_of, class_size};
+use crate::size::{CACHED_REQUEST, HEADER, Native, SMALL_REQUEST, class_of, class_size};
 
 /// A chunk in place, or moved, that holds `size` bytes; null, and the block as it was, if there
 /// is no memory. A guarded block moves always, and is then aligned to `align`, which others are
@@ -24,6 +26,43 @@ pub unsafe fn realloc(p: *mut u8, size: usize, align: usize, caller: Caller) -> 
     // A block that moved was traced before its old place was given back.
     if traced && (to.is_null() || to.addr() == p.addr()) {
         trace::resized(caller, p.addr(), to.addr(), size);
+    }
+    to
+}
+
+/// As [`realloc`], if the block can stay as it is or the thread's cache has what it takes: null,
+/// and the block as it was, if not, which says nothing about memory. Needs no caller: what is
+/// guarded or traced is not for it.
+///
+/// # Safety
+/// As for [`realloc`]; `size` is not 0.
+#[inline]
+#[must_use]
+pub unsafe fn realloc_cached(p: *mut u8, size: usize) -> *mut u8 {
+    let addr = p.addr();
+    let cache = Thread::cache();
+    if size > CACHED_REQUEST || cache.is_null() || !EXTENTS.holds(addr) {
+        return core::ptr::null_mut();
+    }
+    // SAFETY: the thread's own cache; the address is aligned and lies in heap memory.
+    let (direct, chunk) = unsafe { (Cache::route(cache).0, KEYS.chunk(addr - HEADER)) };
+    let low = chunk.low();
+    if direct || low.is_mapped() || !chunk.is(State::Used) {
+        return core::ptr::null_mut();
+    }
+    let (old, wanted) = (low.size(), Native::chunk_size_unchecked(size));
+    match stays(old, class_size(class_of(wanted))) {
+        Stays::AsItIs => return p,
+        Stays::Changed => return core::ptr::null_mut(),
+        Stays::Not => {}
+    }
+    let to = cached_unless_due(size);
+    if !to.is_null() {
+        // SAFETY: both blocks have that many bytes; the old one is verified and the caller's.
+        unsafe {
+            to.copy_from_nonoverlapping(p, Native::usable(old).min(size));
+            free(p, UNKNOWN, UNKNOWN);
+        }
     }
     to
 }
@@ -91,6 +130,35 @@ unsafe fn resize_or_move(
     to
 }
 
+/// What becomes of a chunk in place when another size is asked for.
+enum Stays {
+    /// It serves as it is.
+    AsItIs,
+    /// It is worth trying to change it.
+    Changed,
+    /// It should move.
+    Not,
+}
+
+/// What becomes of a chunk of `old` bytes when one of `target` bytes would be allocated.
+#[inline]
+fn stays(old: usize, target: usize) -> Stays {
+    let is_small = old <= SMALL_REQUEST;
+    if target > old {
+        return if is_small { Stays::Not } else { Stays::Changed };
+    }
+    // Small chunks move to a smaller class when half is unused; of large ones the tail is cut
+    // off when that is an eighth at least.
+    let spare = old - target;
+    if is_small && spare > old / 2 {
+        Stays::Not
+    } else if !is_small && spare >= old / 8 && spare >= 512 {
+        Stays::Changed
+    } else {
+        Stays::AsItIs
+    }
+}
+
 /// Whether a chunk of `old` bytes can stay where it is to serve `wanted`; changes it if it pays.
 #[inline]
 fn fits(chunk: KernelChunk, old: usize, wanted: usize) -> bool {
@@ -100,22 +168,12 @@ fn fits(chunk: KernelChunk, old: usize, wanted: usize) -> bool {
     } else {
         wanted
     };
-    if target <= old {
-        // Small chunks move to a smaller class when half is unused; of large ones the tail is
-        // cut off when that is an eighth at least.
-        let spare = old - target;
-        if old <= SMALL_REQUEST {
-            return spare <= old / 2;
-        }
-        if spare >= old / 8 && spare >= 512 {
+    match stays(old, target) {
+        Stays::AsItIs => true,
+        Stays::Not => false,
+        Stays::Changed => {
             enter();
-            return SHARED.resize(chunk, target);
+            SHARED.resize(chunk, target)
         }
-        return true;
     }
-    if old <= SMALL_REQUEST {
-        return false;
-    }
-    enter();
-    SHARED.resize(chunk, target)
 }

@@ -11,6 +11,8 @@ use crate::size::{MIN_CHUNK, align_down, align_up};
 
 /// A free chunk's fields at its beginning, which stay when its pages go.
 const KEPT_HEAD: usize = 64;
+/// No free block that is shorter has a whole page: no system has smaller pages.
+const LEAST_INTERIOR: usize = 4096 + KEPT_HEAD;
 
 impl<O: Os + 'static> Heap<O> {
     /// The whole pages of the free block `from..to` that hold nothing of ours.
@@ -24,6 +26,9 @@ impl<O: Os + 'static> Heap<O> {
     /// The bytes `from..to` came home and are part of the free block `start..end` now.
     #[inline]
     pub(super) fn note_freed(&mut self, start: usize, end: usize, from: usize, to: usize) {
+        if end - start < LEAST_INTERIOR {
+            return;
+        }
         let page = self.os.page_size();
         let (first, last) = self.interior(start, end);
         let first = first.max(align_down(from, page));
@@ -48,6 +53,9 @@ impl<O: Os + 'static> Heap<O> {
     /// out up to `to`.
     #[inline]
     pub(super) fn taken(&self, start: usize, end: usize, to: usize) -> (usize, usize) {
+        if end - start < LEAST_INTERIOR {
+            return (end, end);
+        }
         let (first, last) = self.interior(start, end);
         if to == end {
             (first, last)
@@ -72,6 +80,9 @@ impl<O: Os + 'static> Heap<O> {
     /// Bytes of the free block `start..end` that are dirty: what lies outside its whole pages,
     /// and those of these that hold old contents or were made resident.
     pub(super) fn dirt_in(&self, start: usize, end: usize) -> usize {
+        if end - start < LEAST_INTERIOR {
+            return end - start;
+        }
         let (first, last) = self.interior(start, end);
         if first >= last {
             return end - start;

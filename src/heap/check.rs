@@ -173,6 +173,9 @@ impl<O: Os + 'static> Heap<O> {
                 };
                 return Err(damage(what, payload));
             };
+            if chunk.low().in_arena() != (self.owner != 0) {
+                return Err(damage(Invariant::Tag, payload));
+            }
             match before {
                 Some(size) if chunk.low().prev_in_use() || chunk.prev_size() != size => {
                     return Err(damage(Invariant::Boundary, payload));

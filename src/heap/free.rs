@@ -1,6 +1,6 @@
 //! Free, coalescing, consolidation: how chunks come home.
 
-use super::{Heap, is_binned};
+use super::Heap;
 use crate::chunk::{Chunk, DIRT_MIN, State};
 use crate::os::Os;
 use crate::report::{Misuse, abort};
@@ -41,9 +41,6 @@ impl<O: Os + 'static> Heap<O> {
     pub fn free_with(&mut self, run: &mut Run, chunk: Chunk<'static, O::Region>) {
         let size = chunk.size();
         self.came_home(size);
-        if self.put_fast(chunk, size) {
-            return;
-        }
         if run.size != 0 && run.size + size <= MAX_CHUNK {
             if chunk.addr() + size == run.addr {
                 let upper = self.chunk(run.addr);
@@ -136,21 +133,22 @@ impl<O: Os + 'static> Heap<O> {
         };
         let after = self.after(chunk, size);
         if after.addr() == self.top {
-            let lowest = before.map_or(chunk.addr(), Chunk::addr);
+            let lowest = before.map_or(chunk.addr(), |(before, _)| before.addr());
             let total = self.join_top(before, chunk, size);
             self.note_freed(lowest, lowest + total, freed.0, freed.1);
             return total;
         }
-        if is_binned(after) && after.size() + size <= MAX_CHUNK {
+        let joins = after.size() + size <= MAX_CHUNK;
+        if let Some(state) = after.binned().filter(|_| joins) {
             let length = after.size();
             (stamp, dirt) = older((stamp, dirt), self.dirt_of(after, length));
-            self.leave_bin(after);
+            self.leave(after, length, state);
             after.mark(after.low(), State::Retired);
             size += length;
         } else {
             after.set_low(after.low().with_prev_in_use(false));
         }
-        if let Some(before) = before
+        if let Some((before, state)) = before
             && before.size() + size <= MAX_CHUNK
         {
             let length = before.size();
@@ -158,10 +156,10 @@ impl<O: Os + 'static> Heap<O> {
             chunk.mark(chunk.low(), State::Retired);
             size += length;
             self.note_freed(before.addr(), before.addr() + size, freed.0, freed.1);
-            if before.is(State::Unsorted) {
+            if state == State::Unsorted {
                 self.lengthen(before, size, stamp, dirt.min(size));
             } else {
-                self.leave_bin(before);
+                self.leave(before, length, state);
                 self.enter_new(before, size, stamp, dirt);
             }
         } else {
@@ -172,10 +170,11 @@ impl<O: Os + 'static> Heap<O> {
     }
 
     /// The free chunk before one whose `PREV_INUSE` is clear; aborts if what lies there is none.
-    fn free_before(&self, chunk: Chunk<'static, O::Region>) -> Chunk<'static, O::Region> {
+    fn free_before(&self, chunk: Chunk<'static, O::Region>) -> (Chunk<'static, O::Region>, State) {
         let size = chunk.prev_size();
-        match chunk.before().filter(|b| is_binned(*b) && b.size() == size) {
-            Some(before) => before,
+        let before = chunk.before().filter(|b| b.size() == size);
+        match before.and_then(|b| b.binned().map(|state| (b, state))) {
+            Some(found) => found,
             None => abort(Misuse::CorruptLink {
                 address: chunk.payload(),
             }),
@@ -199,10 +198,7 @@ impl<O: Os + 'static> Heap<O> {
     fn lengthen(&mut self, chunk: Chunk<'static, O::Region>, size: usize, stamp: u32, dirt: usize) {
         let old = chunk.size();
         self.counters.binned_bytes += size - old;
-        if old >= DIRT_MIN {
-            let gone = chunk.dirt().1;
-            self.counters.dirty_bytes = self.counters.dirty_bytes.saturating_sub(gone);
-        }
+        self.cleaned(chunk, old);
         chunk.begin(chunk.low().resized(size), State::Unsorted);
         self.after(chunk, size).set_prev_size(size);
         if size >= DIRT_MIN {
@@ -214,7 +210,7 @@ impl<O: Os + 'static> Heap<O> {
     /// Merges a chunk, and the free one before it, into top behind it. Returns top's size.
     fn join_top(
         &mut self,
-        before: Option<Chunk<'static, O::Region>>,
+        before: Option<(Chunk<'static, O::Region>, State)>,
         chunk: Chunk<'static, O::Region>,
         size: usize,
     ) -> usize {
@@ -227,8 +223,8 @@ impl<O: Os + 'static> Heap<O> {
         top.mark(top.low(), State::Retired);
         chunk.mark(chunk.low(), State::Retired);
         let mut lowest = chunk;
-        if let Some(before) = before {
-            self.leave_bin(before);
+        if let Some((before, state)) = before {
+            self.leave(before, before.size(), state);
             lowest = before;
         }
         let total = self.top + self.top_size - lowest.addr();
@@ -248,11 +244,15 @@ impl<O: Os + 'static> Heap<O> {
 
     /// The stamp and dirt of a free chunk.
     pub(super) fn dirt_of(&self, chunk: Chunk<'static, O::Region>, size: usize) -> (u32, usize) {
-        if size >= DIRT_MIN {
-            chunk.dirt()
-        } else {
-            (self.epoch, size)
-        }
+        chunk.dirt_or(size, self.epoch)
+    }
+
+    /// A free chunk's dirt does not count any more.
+    #[inline]
+    fn cleaned(&mut self, chunk: Chunk<'static, O::Region>, size: usize) {
+        let counted = if size >= DIRT_MIN { usize::MAX } else { 0 };
+        let gone = self.dirt_of(chunk, size).1 & counted;
+        self.counters.dirty_bytes = self.counters.dirty_bytes.saturating_sub(gone);
     }
 
     /// Puts a free chunk, whose low half and boundary tag are written, into the unsorted bin.
@@ -271,25 +271,33 @@ impl<O: Os + 'static> Heap<O> {
         }
     }
 
-    /// Puts a chunk that just left the unsorted bin into the bin of its size.
-    pub(super) fn enter_sorted(&mut self, chunk: Chunk<'static, O::Region>) {
-        let size = chunk.size();
-        self.bins.put_sorted(self.keys, chunk);
-        self.counters.binned_bytes += size;
-        if size >= DIRT_MIN {
-            self.counters.dirty_bytes += chunk.dirt().1;
-        }
-    }
-
     /// Takes a chunk out of its bin, after verifying its head and its boundary tag. Returns its
     /// size.
     pub(super) fn leave_bin(&mut self, chunk: Chunk<'static, O::Region>) -> usize {
         let size = chunk.size();
-        if !self.bins.take(chunk) {
-            abort(Misuse::CorruptHead {
+        match chunk.binned() {
+            Some(state) => self.leave(chunk, size, state),
+            None => abort(Misuse::CorruptHead {
                 address: chunk.payload(),
-            });
+            }),
         }
+        size
+    }
+
+    /// As [`leave_bin`](Heap::leave_bin) for a chunk whose head was verified: its size and state.
+    #[inline]
+    pub(super) fn leave(&mut self, chunk: Chunk<'static, O::Region>, size: usize, state: State) {
+        self.bins.take(chunk, size, state);
+        self.left(chunk, size);
+    }
+
+    /// A chunk left its bin: verifies its boundary tag and counts. Returns the chunk after it.
+    #[inline]
+    pub(super) fn left(
+        &mut self,
+        chunk: Chunk<'static, O::Region>,
+        size: usize,
+    ) -> Chunk<'static, O::Region> {
         let after = self.after(chunk, size);
         if after.prev_size() != size || after.low().prev_in_use() {
             abort(Misuse::CorruptLink {
@@ -297,11 +305,8 @@ impl<O: Os + 'static> Heap<O> {
             });
         }
         self.counters.binned_bytes -= size;
-        if size >= DIRT_MIN {
-            let dirt = chunk.dirt().1;
-            self.counters.dirty_bytes = self.counters.dirty_bytes.saturating_sub(dirt);
-        }
-        size
+        self.cleaned(chunk, size);
+        after
     }
 }
 

@@ -80,7 +80,7 @@ impl Batch {
         self.zero
     }
 
-    const fn missing(&self) -> usize {
+    pub(super) const fn missing(&self) -> usize {
         self.want - self.count
     }
 
@@ -167,7 +167,7 @@ impl<O: Os + 'static> Heap<O> {
         }
     }
 
-    fn served(&mut self, rung: Rung, chunks: usize) {
+    pub(super) fn served(&mut self, rung: Rung, chunks: usize) {
         self.counters.rungs[rung as usize] += chunks as u64;
     }
 
@@ -196,10 +196,16 @@ impl<O: Os + 'static> Heap<O> {
             let Some(chunk) = self.bins.small_exact(self.keys, size) else {
                 break;
             };
-            self.leave_bin(chunk);
-            let after = self.after(chunk, size);
+            let low = chunk.low();
+            if low.size() != size || !chunk.is(State::Binned) {
+                abort(Misuse::CorruptHead {
+                    address: chunk.payload(),
+                });
+            }
+            self.bins.take_small(chunk, size);
+            let after = self.left(chunk, size);
             after.set_low(after.low().with_prev_in_use(true));
-            batch.push(chunk, chunk.low());
+            batch.push(chunk, low);
         }
         self.served(Rung::Small, batch.count - before);
     }
@@ -208,9 +214,10 @@ impl<O: Os + 'static> Heap<O> {
     /// the rest is binned.
     fn rung_unsorted(&mut self, size: usize, batch: &mut Batch) {
         while let Some(chunk) = self.bins.oldest_unsorted(self.keys) {
-            let found = self.leave_bin(chunk);
+            let (binned, found) = (self.verify_unsorted(chunk), chunk.size());
+            self.bins.take_oldest(chunk);
             if found == size {
-                let after = self.after(chunk, size);
+                let after = self.left(chunk, size);
                 after.set_low(after.low().with_prev_in_use(true));
                 self.hand_out(chunk.addr(), after.addr(), after.addr(), batch);
                 batch.push(chunk, chunk.low());
@@ -227,11 +234,25 @@ impl<O: Os + 'static> Heap<O> {
                 && batch.count == 0
                 && found >= size + MIN_CHUNK
             {
+                self.left(chunk, found);
                 self.carve(chunk, found, size, batch, Rung::Remainder);
                 return;
             }
-            self.enter_sorted(chunk);
+            // It stays free: its boundary tag is verified when it goes to somebody.
+            self.bins.put_sorted(self.keys, chunk, binned);
         }
+    }
+
+    /// Verifies the head of a chunk of the unsorted bin. Returns its tag for a sorted one.
+    #[inline]
+    pub(super) fn verify_unsorted(&self, chunk: Chunk<'static, O::Region>) -> u32 {
+        let (binned, unsorted) = chunk.free_tags();
+        if chunk.tag() != unsorted {
+            abort(Misuse::CorruptHead {
+                address: chunk.payload(),
+            });
+        }
+        binned
     }
 
     fn rung_best_fit(&mut self, size: usize, batch: &mut Batch) {
@@ -313,7 +334,7 @@ impl<O: Os + 'static> Heap<O> {
     }
 
     /// Writes the heads of `pieces` chunks in a row and stacks them, the lowest on top.
-    fn cut(
+    pub(super) fn cut(
         &mut self,
         addr: usize,
         size: usize,

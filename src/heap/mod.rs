@@ -7,7 +7,8 @@
 //!
 //! - **I1** A segment is covered by chunks from its first byte to its end; each begins where the
 //!   one before ends, the last is top (the heap's current segment) or a fencepost.
-//! - **I2** Every head's tag is genuine for its address, size, flags and one state.
+//! - **I2** Every head's tag is genuine for its address, size, `MAPPED` flag and one state; its
+//!   `ARENA` flag says whether the heap is another than the main one.
 //! - **I3** A chunk has `PREV_INUSE` clear exactly if the chunk before is in a bin (unsorted or
 //!   sorted); then its `prev_size` is that chunk's size.
 //! - **I4** No two neighbouring chunks are in bins (unless their sum is too large for a head),
@@ -25,6 +26,7 @@
 //! - **I12** Every segment lies in the map of extents under the heap's own number.
 
 mod account;
+mod aligned;
 mod check;
 mod forge;
 mod free;
@@ -43,7 +45,7 @@ pub use malloc::{Batch, RUNGS, Rung};
 pub use totals::{HeapTotals, Totals};
 
 use crate::bins::Bins;
-use crate::chunk::{Chunk, Keys, Low, Stack, State};
+use crate::chunk::{Chunk, Keys, Low, Stack};
 use crate::config::{Key, Settings};
 use crate::os::{Os, PageVec};
 use crate::size::{FAST_BINS, Native};
@@ -247,10 +249,4 @@ impl<O: Os + 'static> Heap<O> {
     fn gave(&mut self, bytes: usize) {
         self.counters.used_bytes = self.counters.used_bytes.saturating_sub(bytes);
     }
-}
-
-/// Whether `state` means that the chunk is in a bin, so that its neighbours may swallow it.
-#[inline(always)]
-fn is_binned<R: crate::os::Region>(chunk: Chunk<'_, R>) -> bool {
-    chunk.is(State::Unsorted) || chunk.is(State::Binned)
 }

@@ -4,7 +4,7 @@
 //! passes when a quarter of the bytes in use (2 MiB at least) was freed since the last one. At
 //! a tick, top gives up what it did not need since the last tick, and free chunks that were
 //! dirty already at the last tick have their whole pages discarded, largest first, until what
-//! stays dirty is a share of the bytes in use, and 8 to 32 MiB besides.
+//! stays dirty is a share of the bytes in use, and 8 to 64 MiB besides.
 //!
 //! That share begins at an eighth. If most of what was discarded is handed out again within a
 //! tick, it was not idle, and the share doubles, up to twice the bytes in use; if nothing is
@@ -23,9 +23,12 @@ use crate::size::{MIN_CHUNK, align_down, align_up};
 /// The shortest tick, in freed bytes.
 const MIN_TICK: usize = 2 << 20;
 /// Beyond its share a heap may keep as much as it had in use lately, within these bounds: what is
-/// small next to the machine is not worth a page fault.
+/// small next to the machine is not worth a page fault,
 const MIN_DIRT: usize = 8 << 20;
-const MAX_DIRT: usize = 32 << 20;
+const MAX_DIRT: usize = 64 << 20;
+/// unless there was more than this: then more than a little of it was kept for nothing.
+const LARGE: usize = 256 << 20;
+const MAX_DIRT_OF_LARGE: usize = 32 << 20;
 /// The share of the bytes in use that may stay dirty is `1/8 << reluctance`.
 const MAX_RELUCTANCE: u32 = 4;
 /// Ticks without regret after which the reluctance falls.
@@ -61,7 +64,17 @@ impl<O: Os + 'static> Heap<O> {
         } else {
             self.regret.reluctance
         };
-        let keep = ((used / 8) << doublings) + high.clamp(MIN_DIRT, MAX_DIRT);
+        let most = if high > LARGE {
+            MAX_DIRT_OF_LARGE
+        } else {
+            MAX_DIRT
+        };
+        let share = ((used / 8) << doublings) + high.min(most).max(MIN_DIRT);
+        let keep = if peak_passed {
+            share
+        } else {
+            share.max(high - used)
+        };
         let before = self.counters.returned_bytes;
         if !self.settings.is_set(Key::TrimThreshold) {
             self.trim_idle_top(keep);

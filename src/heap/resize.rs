@@ -1,10 +1,10 @@
-//! Changing a chunk in place, and chunks at aligned addresses.
+//! Changing a chunk in place.
 
-use super::{Batch, Heap, is_binned};
+use super::Heap;
 use crate::chunk::{Chunk, State};
 use crate::os::Os;
 use crate::report::{Misuse, abort};
-use crate::size::{HEADER, MAX_CHUNK, MIN_CHUNK, align_up};
+use crate::size::{MAX_CHUNK, MIN_CHUNK};
 
 impl<O: Os + 'static> Heap<O> {
     /// Makes a used chunk `size` bytes large without moving it: shrinks it, or takes what it
@@ -47,10 +47,12 @@ impl<O: Os + 'static> Heap<O> {
             self.restate(chunk, size);
             return true;
         }
-        if !is_binned(after) || after.size() < more {
+        let length = after.size();
+        let Some(state) = after.binned().filter(|_| length >= more) else {
             return false;
-        }
-        let total = old + self.leave_bin(after);
+        };
+        self.leave(after, length, state);
+        let total = old + length;
         after.mark(after.low(), State::Retired);
         let rest = total - size;
         let end = chunk.addr() + total;
@@ -76,43 +78,5 @@ impl<O: Os + 'static> Heap<O> {
     /// Writes a used chunk's head for another size.
     fn restate(&mut self, chunk: Chunk<'static, O::Region>, size: usize) {
         chunk.begin(chunk.low().resized(size), State::Used);
-    }
-
-    /// A chunk of at least `size` bytes, marked used, whose payload address is a multiple of
-    /// `align` (a power of two). `None` if there is no memory.
-    ///
-    /// A larger block is taken, and what lies before and behind is given back at once.
-    pub fn aligned(&mut self, align: usize, size: usize) -> Option<Chunk<'static, O::Region>> {
-        let padded = size.checked_add(align)?.checked_add(MIN_CHUNK)?;
-        let mut batch = Batch::wanting(1);
-        if !self.fill(align_up(padded, crate::size::ALIGN), &mut batch) {
-            return None;
-        }
-        let block = batch.pop(self.keys)?;
-        let total = block.size();
-        let low = block.low();
-        let mut payload = align_up(block.payload(), align);
-        if payload != block.payload() && payload - block.payload() < MIN_CHUNK {
-            payload += align_up(MIN_CHUNK, align);
-        }
-        let lead = payload - block.payload();
-        let chunk = self.chunk(payload - HEADER);
-        let rest = total - lead - size;
-        let kept = if rest >= MIN_CHUNK {
-            size
-        } else {
-            total - lead
-        };
-        self.gave(total - kept);
-        // A fast chunk may follow a free one.
-        let prev_in_use = lead != 0 || low.prev_in_use();
-        chunk.begin(self.low(kept).with_prev_in_use(prev_in_use), State::Used);
-        if kept == size && rest != 0 {
-            self.release(chunk.addr() + kept, rest, true);
-        }
-        if lead != 0 {
-            self.release(block.addr(), lead, low.prev_in_use());
-        }
-        Some(chunk)
     }
 }

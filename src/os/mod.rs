@@ -72,6 +72,24 @@ pub trait Region: Copy + core::fmt::Debug {
     fn at(self, addr: usize) -> *mut u8;
 }
 
+/// Asks the processor to fetch the cache line at an address, which may be any: nothing is accessed.
+#[inline(always)]
+pub fn prefetch(addr: usize) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: a hint; every address is allowed.
+    unsafe {
+        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(core::ptr::without_provenance(addr));
+    }
+    #[cfg(all(target_arch = "aarch64", not(miri)))]
+    // SAFETY: as above.
+    unsafe {
+        core::arch::asm!("prfm pldl1keep, [{}]", in(reg) addr, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(any(miri, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
+    let _ = addr;
+}
+
 /// Memory that the kernel gave us: its provenance is exposed when it is mapped.
 #[derive(Debug, Clone, Copy)]
 pub struct Exposed;

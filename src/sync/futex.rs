@@ -9,6 +9,7 @@
 //! Source: U. Drepper, "Futexes Are Tricky" (mutex2). It never allocates, which is why it and
 //! not a general purpose mutex guards the arenas.
 
+use super::alone::is_alone;
 use super::atomic::{AtomicU32, Ordering};
 
 const FREE: u32 = 0;
@@ -45,6 +46,13 @@ impl Lock {
     /// Takes the lock if it is free.
     #[inline]
     pub fn try_lock(&self) -> bool {
+        if is_alone() {
+            if self.0.load(Ordering::Relaxed) != FREE {
+                return false;
+            }
+            self.0.store(HELD, Ordering::Relaxed);
+            return true;
+        }
         self.0
             .compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed)
             .is_ok()
@@ -74,6 +82,12 @@ impl Lock {
     /// Gives the lock back. The caller holds it.
     #[inline]
     pub fn unlock(&self) {
+        // A thread that was made while we held the lock (by a signal's handler) may wait by now:
+        // then we are not alone any more.
+        if is_alone() {
+            self.0.store(FREE, Ordering::Relaxed);
+            return;
+        }
         if self.0.swap(FREE, Ordering::Release) == CONTENDED {
             self.wake_one();
         }

@@ -4,6 +4,7 @@
 //! protocols of this crate itself. Loom's types have no const constructors; what is built
 //! from statics (layers 8 and up) does not exist in that build.
 
+mod alone;
 mod futex;
 
 pub use futex::{Lock, RawLock};

@@ -25,7 +25,14 @@ static long rss_kib(void)
     return resident * (sysconf(_SC_PAGESIZE) / 1024);
 }
 
-static void figure(const char *name, long value) { dprintf(1, "%s %ld\n", name, value); }
+/* Not dprintf, which allocates its buffer. */
+static void figure(const char *name, long value)
+{
+    char line[128];
+    int n = snprintf(line, sizeof line, "%s %ld\n", name, value);
+    if (write(1, line, n) != n)
+        _exit(86);
+}
 
 /* Memory for tables that is not malloc's. */
 static void *table(size_t bytes)

@@ -33,6 +33,10 @@ pub struct Allocator {
     /// The library to preload; none for glibc.
     #[serde(skip)]
     pub library: Option<PathBuf>,
+    /// The build of the Rust programs that has it as the global allocator,
+    /// where it is not preloaded.
+    #[serde(skip)]
+    pub program: Option<PathBuf>,
     /// Environment variables that go with it.
     pub environment: Vec<(String, String)>,
 }
@@ -51,6 +55,8 @@ struct Packaged {
     name: &'static str,
     package: &'static str,
     file: &'static str,
+    /// The peer from a crate that is the same allocator, only newer.
+    newer: Option<&'static str>,
 }
 
 const PACKAGED: [Packaged; 3] = [
@@ -58,16 +64,19 @@ const PACKAGED: [Packaged; 3] = [
         name: "jemalloc-deb",
         package: "libjemalloc2",
         file: "libjemalloc.so.2",
+        newer: Some("jemalloc"),
     },
     Packaged {
         name: "mimalloc2-deb",
         package: "libmimalloc2.0",
         file: "libmimalloc.so.2",
+        newer: Some("mimalloc2"),
     },
     Packaged {
         name: "tcmalloc",
         package: "libtcmalloc-minimal4",
         file: "libtcmalloc_minimal.so.4",
+        newer: None,
     },
 ];
 
@@ -89,13 +98,14 @@ pub fn glibc() -> [Allocator; 2] {
         role,
         version: version.clone(),
         library: None,
+        program: None,
         environment: Vec::new(),
     })
 }
 
-/// A library under development: `NAME=PATH`, then `,KEY=VALUE` as often as
-/// needed for its environment.
-pub fn candidate(text: &str) -> Result<Allocator> {
+/// A library that the command line names: `NAME=PATH`, then `,KEY=VALUE` as
+/// often as needed for its environment.
+pub fn named(text: &str, role: Role) -> Result<Allocator> {
     let mut parts = text.split(',');
     let (name, path) = parts
         .next()
@@ -110,9 +120,13 @@ pub fn candidate(text: &str) -> Result<Allocator> {
         .collect::<Result<_>>()?;
     Ok(Allocator {
         name: name.to_owned(),
-        role: Role::Candidate,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
+        role,
+        version: match role {
+            Role::Candidate => env!("CARGO_PKG_VERSION").to_owned(),
+            _ => "unknown".to_owned(),
+        },
         library: Some(PathBuf::from(path)),
+        program: None,
         environment,
     })
 }
@@ -122,7 +136,15 @@ pub fn candidate(text: &str) -> Result<Allocator> {
 pub fn peers(directory: &Path) -> (Vec<Allocator>, Vec<Skipped>) {
     let mut found = Vec::new();
     let mut skipped = Vec::new();
+    let built = |name: &str| directory.join(format!("lib{name}.so"));
     for packaged in &PACKAGED {
+        if let Some(newer) = packaged.newer.filter(|newer| built(newer).exists()) {
+            skipped.push(Skipped {
+                name: packaged.name.to_owned(),
+                reason: format!("{newer} is the same allocator in a newer version"),
+            });
+            continue;
+        }
         let library = LIBRARY_DIRECTORIES
             .iter()
             .map(|directory| Path::new(directory).join(packaged.file))
@@ -140,7 +162,7 @@ pub fn peers(directory: &Path) -> (Vec<Allocator>, Vec<Skipped>) {
         }
     }
     for recipe in crate::peers::RECIPES {
-        let library = directory.join(format!("lib{}.so", recipe.name));
+        let library = built(recipe.name);
         if library.exists() {
             let version = std::fs::read_to_string(library.with_extension("version"))
                 .unwrap_or_else(|_| "unknown".to_owned());
@@ -161,6 +183,7 @@ fn peer(name: &str, version: String, library: PathBuf) -> Allocator {
         role: Role::Peer,
         version,
         library: Some(library),
+        program: None,
         environment: Vec::new(),
     }
 }
@@ -274,7 +297,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_candidate_is_a_name_a_path_and_an_environment() {
+    fn a_library_is_a_name_a_path_and_an_environment() {
+        let candidate = |text| named(text, Role::Candidate);
         let parsed = candidate("new=/lib/new.so,A=1,B=x=y").expect("it parses");
         assert_eq!(parsed.name, "new");
         assert_eq!(parsed.library, Some(PathBuf::from("/lib/new.so")));

@@ -6,6 +6,8 @@
 //! that noise is called better or worse.
 
 mod allocators;
+mod bars;
+mod globals;
 mod guard;
 mod inputs;
 mod measure;
@@ -61,6 +63,10 @@ struct Arguments {
     /// A further library to compare, with environment variables for it
     #[arg(long, value_name = "NAME=FILE[,KEY=VALUE]...")]
     extra: Vec<String>,
+
+    /// A further library that counts as a peer, with environment variables for it
+    #[arg(long, value_name = "NAME=FILE[,KEY=VALUE]...")]
+    peer: Vec<String>,
 
     /// Where results go; by default `compare` in the target directory
     #[arg(long, value_name = "DIRECTORY")]
@@ -179,7 +185,11 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let peers = layout.work.join("peers");
     match &arguments.command {
         Some(Action::Peers) => {
-            peers::build_all(&layout.root.join("benches/compare/peers"), &peers)?;
+            peers::build_all(
+                &layout.root.join("benches/compare/peers"),
+                &layout.root.join("benches/compare/globals"),
+                &peers,
+            )?;
             return Ok(true);
         }
         Some(Action::Guard(options)) => {
@@ -199,6 +209,10 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let out = arguments.out.clone().unwrap_or_else(|| layout.work.clone());
     write(&report, &out)?;
     println!("\n{}", table::summary(&report));
+    println!("{}", bars::tables(&report));
+    if let Some(globals) = &report.globals {
+        println!("{}", table::summary(globals));
+    }
     for (workload, allocator, reason) in report.failures() {
         println!("FAILED: {workload} under {allocator}: {reason}");
     }

@@ -82,7 +82,11 @@ impl Measurer {
         if let Some(driver) = &workload.driver {
             command.args(["--driver", driver]);
         }
-        command.arg("--").args(&workload.command);
+        command.arg("--");
+        match (&allocator.program, workload.command.split_first()) {
+            (Some(own), Some((_, arguments))) => command.arg(own).args(arguments),
+            _ => command.args(&workload.command),
+        };
         let result = command
             .stdin(Stdio::null())
             .stderr(Stdio::inherit())

@@ -6,7 +6,8 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use crate::allocators;
+use crate::allocators::{self, Role};
+use crate::globals;
 
 /// How a peer is built.
 pub struct Recipe {
@@ -29,6 +30,7 @@ enum How {
     CMake {
         directory: &'static str,
         target: &'static str,
+        options: &'static [&'static str],
     },
 }
 
@@ -44,6 +46,13 @@ enum Version {
     FirstLine(&'static str),
 }
 
+/// Only the shared library: the crate leaves the tests out.
+const MIMALLOC: &[&str] = &[
+    "-DMI_BUILD_TESTS=OFF",
+    "-DMI_BUILD_STATIC=OFF",
+    "-DMI_BUILD_OBJECT=OFF",
+];
+
 /// The peers that come from crates.
 pub const RECIPES: &[Recipe] = &[
     Recipe {
@@ -57,21 +66,23 @@ pub const RECIPES: &[Recipe] = &[
     },
     Recipe {
         name: "mimalloc2",
-        source: "libmimalloc-sys",
-        how: How::Archive {
-            file: "libmimalloc.a",
-            cflags: "",
+        source: "libmimalloc-sys2",
+        how: How::CMake {
+            directory: "c_src/mimalloc",
+            target: "mimalloc",
+            options: MIMALLOC,
         },
-        version: Version::Header("c_src/mimalloc/v2/include/mimalloc.h"),
+        version: Version::Header("c_src/mimalloc/include/mimalloc.h"),
     },
     Recipe {
         name: "mimalloc3",
-        source: "libmimalloc-sys",
-        how: How::Archive {
-            file: "libmimalloc.a",
-            cflags: "",
+        source: "libmimalloc-sys2",
+        how: How::CMake {
+            directory: "c_src/mimalloc3",
+            target: "mimalloc",
+            options: MIMALLOC,
         },
-        version: Version::Header("c_src/mimalloc/v3/include/mimalloc.h"),
+        version: Version::Header("c_src/mimalloc3/include/mimalloc.h"),
     },
     Recipe {
         name: "snmalloc",
@@ -79,6 +90,7 @@ pub const RECIPES: &[Recipe] = &[
         how: How::CMake {
             directory: "upstream",
             target: "snmallocshim",
+            options: &[],
         },
         version: Version::Crate,
     },
@@ -93,8 +105,10 @@ pub const RECIPES: &[Recipe] = &[
     },
 ];
 
-/// Builds all peers into `directory` and prints what could be had.
-pub fn build_all(workspace: &Path, directory: &Path) -> Result<()> {
+/// Builds all peers into `directory` and prints what could be had: `libraries`
+/// is the workspace of those to be preloaded, `programs` that of the Rust
+/// programs with other global allocators.
+pub fn build_all(libraries: &Path, programs: &Path, directory: &Path) -> Result<()> {
     println!(
         "Packages that peers and programs come from:\n  apt-get install --no-install-recommends {}\n",
         packages().join(" ")
@@ -103,11 +117,15 @@ pub fn build_all(workspace: &Path, directory: &Path) -> Result<()> {
     for recipe in RECIPES {
         println!("building {} from {}", recipe.name, recipe.source);
         let library = directory.join(format!("lib{}.so", recipe.name));
-        if let Err(error) = build(recipe, workspace, directory, &library) {
+        if let Err(error) = build(recipe, libraries, directory, &library) {
             // What an earlier build left would be measured under a wrong name.
             let _ = std::fs::remove_file(&library);
             println!("  not built: {error:#}");
         }
+    }
+    println!("building the Rust programs with other global allocators");
+    if let Err(error) = globals::build(programs, directory, false) {
+        println!("  not built: {error:#}");
     }
     println!("\nWhat can be had:");
     let (found, skipped) = allocators::peers(directory);
@@ -117,7 +135,13 @@ pub fn build_all(workspace: &Path, directory: &Path) -> Result<()> {
             Err(error) => println!("  {:<14} does not work: {error:#}", peer.name),
         }
     }
-    for one in skipped {
+    let mut missing = Vec::new();
+    for one in globals::take_part(directory, |_| true, &mut missing) {
+        if one.role == Role::Peer {
+            println!("  {:<14} {} as a global allocator", one.name, one.version);
+        }
+    }
+    for one in skipped.into_iter().chain(missing) {
         println!("  {:<14} left out: {}", one.name, one.reason);
     }
     Ok(())
@@ -145,11 +169,18 @@ fn build(recipe: &Recipe, workspace: &Path, directory: &Path, library: &Path) ->
         How::CMake {
             directory: part,
             target,
+            options,
         } => {
             let build = directory.join("build").join(recipe.name);
             let source = source.directory.join(part);
+            // A project that was configured elsewhere refuses to be built here.
+            if build.exists() {
+                std::fs::remove_dir_all(&build)?;
+            }
             run(Command::new("cmake")
-                .args(["-DCMAKE_BUILD_TYPE=Release", "-S"])
+                .arg("-DCMAKE_BUILD_TYPE=Release")
+                .args(options)
+                .arg("-S")
                 .arg(source)
                 .arg("-B")
                 .arg(&build))?;
@@ -170,7 +201,8 @@ struct Source {
     version: String,
 }
 
-fn cargo() -> Command {
+/// cargo, free of what the comparison itself was started with.
+pub fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.env_remove("LD_PRELOAD").env_remove("RUSTFLAGS");
     command

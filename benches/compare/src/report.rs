@@ -108,6 +108,10 @@ pub struct Report {
     pub rows: Vec<Row>,
     /// What was left out.
     pub skipped: Vec<Skipped>,
+    /// The Rust programs with other global allocators, compared with the
+    /// system's: an experiment of its own.
+    #[serde(default)]
+    pub globals: Option<Box<Report>>,
 }
 
 /// Rows that are averaged together.
@@ -123,10 +127,11 @@ pub enum Subset {
 
 impl Subset {
     /// All of them, in the tables' order.
-    pub const ALL: [Subset; 5] = [
-        Subset::Of(Group::Real),
-        Subset::Of(Group::Rust),
+    pub const ALL: [Subset; 6] = [
+        Subset::Of(Group::Classic),
         Subset::Of(Group::Synthetic),
+        Subset::Of(Group::Rust),
+        Subset::Of(Group::Real),
         Subset::Threaded,
         Subset::All,
     ];
@@ -137,7 +142,8 @@ impl Subset {
             Subset::Of(Group::Real) => "real programs",
             Subset::Of(Group::Rust) => "Rust programs",
             Subset::Of(Group::Synthetic) => "synthetic loads",
-            Subset::Threaded => "with two threads",
+            Subset::Of(Group::Classic) => "classic benchmarks",
+            Subset::Threaded => "with two threads or more",
             Subset::All => "all",
         }
     }
@@ -158,6 +164,22 @@ impl Report {
         self.allocators
             .iter()
             .position(|one| one.role == Role::Again)
+    }
+
+    /// The column of the library under development; of the first, if several
+    /// take part.
+    pub fn candidate(&self) -> Option<usize> {
+        self.allocators
+            .iter()
+            .position(|one| one.role == Role::Candidate)
+    }
+
+    /// The ratio to the best peer in a row, and to that or the baseline,
+    /// whichever is the smaller.
+    pub fn to_best(&self, row: &Row, column: usize, metric: Metric) -> Option<(f64, f64)> {
+        let own = self.ratio(row, column, metric)?.median;
+        let best = self.best(row, metric)?.1;
+        Some((own / best, own / best.min(1.0)))
     }
 
     /// The ratios to the baseline, pair by pair; nothing where a run failed.
@@ -231,6 +253,9 @@ impl Report {
                 }
             }
         }
+        if let Some(globals) = &self.globals {
+            failures.extend(globals.failures());
+        }
         failures
     }
 }
@@ -245,6 +270,7 @@ pub mod tests {
             role,
             version: "1.0".to_owned(),
             library: None,
+            program: None,
             environment: Vec::new(),
         }
     }
@@ -310,6 +336,7 @@ pub mod tests {
                 name: "three".to_owned(),
                 reason: "absent".to_owned(),
             }],
+            globals: None,
         }
     }
 

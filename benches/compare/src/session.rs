@@ -8,8 +8,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::allocators::{self, Allocator, Role, Skipped};
 use crate::measure::{self, Measurer, Sample};
 use crate::report::{Circumstances, Entry, Metric, Report, Row};
-use crate::workloads::{self, Places, Workload};
-use crate::{Arguments, Layout, inputs};
+use crate::workloads::{self, Group, Places, Workload};
+use crate::{Arguments, Layout, globals, inputs};
 
 /// Runs everything that the arguments ask for; nothing if they only ask for a
 /// list.
@@ -33,12 +33,20 @@ pub fn measure(arguments: &Arguments, layout: &Layout, peers: &Path) -> Result<O
         ensure!(!workloads.is_empty(), "no workload matches `{only}`");
     }
     let allocators = take_part(arguments, layout, peers, &mut skipped)?;
+    let globals = if workloads.iter().any(|one| one.group == Group::Rust) {
+        global_allocators(arguments, layout, peers, &mut skipped)?
+    } else {
+        Vec::new()
+    };
     for one in &skipped {
         eprintln!("left out: {}: {}", one.name, one.reason);
     }
     if arguments.list {
         for allocator in &allocators {
             println!("allocator {:<16} {}", allocator.name, allocator.version);
+        }
+        for allocator in &globals {
+            println!("global    {:<16} {}", allocator.name, allocator.version);
         }
         for workload in &workloads {
             println!(
@@ -58,6 +66,7 @@ pub fn measure(arguments: &Arguments, layout: &Layout, peers: &Path) -> Result<O
         allocators,
         rows: Vec::new(),
         skipped,
+        globals: None,
     };
     let measurer = Measurer {
         program: layout.binaries.join("compare-measure"),
@@ -65,14 +74,41 @@ pub fn measure(arguments: &Arguments, layout: &Layout, peers: &Path) -> Result<O
         timeout: arguments.timeout,
         libc: measure::own_libc(),
     };
-    let bar = progress(workloads.len() * report.allocators.len() * (runs + 1));
-    for workload in &workloads {
-        let row = rounds(workload, &report.allocators, runs, &measurer, &bar)?;
-        say(&bar, &report, &row);
-        report.rows.push(row);
+    let everything: Vec<&Workload> = workloads.iter().collect();
+    let rust: Vec<&Workload> = workloads
+        .iter()
+        .filter(|workload| workload.group == Group::Rust)
+        .collect();
+    let length = everything.len() * report.allocators.len() + rust.len() * globals.len();
+    let bar = progress(length * (runs + 1));
+    run(&everything, &mut report, &measurer, &bar)?;
+    if !globals.is_empty() {
+        let mut part = Report {
+            circumstances: report.circumstances.clone(),
+            allocators: globals,
+            ..Report::default()
+        };
+        run(&rust, &mut part, &measurer, &bar)?;
+        report.globals = Some(Box::new(part));
     }
     bar.finish_and_clear();
     Ok(Some(report))
+}
+
+/// Runs workloads under all allocators of a report, and fills its rows.
+fn run(
+    workloads: &[&Workload],
+    report: &mut Report,
+    measurer: &Measurer,
+    bar: &ProgressBar,
+) -> Result<()> {
+    let runs = report.circumstances.runs;
+    for workload in workloads {
+        let row = rounds(workload, &report.allocators, runs, measurer, bar)?;
+        say(bar, report, &row);
+        report.rows.push(row);
+    }
+    Ok(())
 }
 
 /// The allocators that were asked for and that work.
@@ -101,13 +137,15 @@ fn take_part(
                 layout.binaries.join("libfencepost.so")
             }
         };
-        all.push(allocators::candidate(&format!(
-            "fencepost={}",
-            library.display()
-        ))?);
+        all.push(allocators::named(
+            &format!("fencepost={}", library.display()),
+            Role::Candidate,
+        )?);
     }
-    for text in &arguments.extra {
-        let mut extra = allocators::candidate(text)?;
+    let extras = arguments.extra.iter().map(|text| (text, Role::Candidate));
+    let peers_named = arguments.peer.iter().map(|text| (text, Role::Peer));
+    for (text, role) in extras.chain(peers_named) {
+        let mut extra = allocators::named(text, role)?;
         extra.library = extra
             .library
             .map(|path| path.canonicalize().unwrap_or(path));
@@ -121,7 +159,8 @@ fn take_part(
             let known = |one: &str| one == name;
             ensure!(
                 all.iter().any(|one| known(&one.name))
-                    || skipped.iter().any(|one| known(&one.name)),
+                    || skipped.iter().any(|one| known(&one.name))
+                    || globals::names().any(known),
                 "no allocator is called {name}"
             );
         }
@@ -137,6 +176,25 @@ fn take_part(
         }
     });
     Ok(all)
+}
+
+/// The global allocators that were asked for, with fencepost's build renewed.
+fn global_allocators(
+    arguments: &Arguments,
+    layout: &Layout,
+    peers: &Path,
+    skipped: &mut Vec<Skipped>,
+) -> Result<Vec<Allocator>> {
+    let wanted = |name: &str| {
+        arguments
+            .allocators
+            .as_ref()
+            .is_none_or(|list| list.iter().any(|one| one == name))
+    };
+    if wanted("fencepost") && !arguments.no_build && globals::built(peers) {
+        globals::build(&layout.root.join("benches/compare/globals"), peers, true)?;
+    }
+    Ok(globals::take_part(peers, wanted, skipped))
 }
 
 /// One run to warm up, then the rounds; the allocator that begins changes with

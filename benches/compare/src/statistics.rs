@@ -53,13 +53,18 @@ pub enum Verdict {
     Same,
 }
 
-/// Compares a ratio with the spread of the same allocator against itself. The
-/// spread is made symmetric about 1: which of the two ran first is chance.
+/// The factor by which two runs of the same allocator differ. The spread is
+/// made symmetric about 1: which of the two ran first is chance.
+pub fn width(noise: Summary) -> f64 {
+    noise.high.max(1.0 / noise.low).max(1.0)
+}
+
+/// Compares a ratio with the spread of the same allocator against itself.
 pub fn verdict(ratio: f64, noise: Option<Summary>) -> Verdict {
     let Some(noise) = noise else {
         return Verdict::Same;
     };
-    let width = noise.high.max(1.0 / noise.low).max(1.0);
+    let width = width(noise);
     if ratio > width {
         Verdict::Worse
     } else if ratio < 1.0 / width {

@@ -3,12 +3,14 @@
 use std::fmt::Write as _;
 
 use crate::allocators::Role;
+use crate::bars;
 use crate::report::{Metric, Report, Subset};
 use crate::statistics::{Summary, Verdict, verdict};
 
 const LEGEND: &str = "Ratios to glibc, smaller is better: ▼ below and ▲ above glibc by more than the \
 spread of glibc against itself in the same rounds (the column *glibc again*), ~ inside it. \
-*Best peer* is the smallest ratio of any peer on each workload; no one allocator attains it.";
+*Best peer* is the smallest ratio of any peer on each workload; no one allocator attains it. \
+*Best of all* counts glibc among the peers.";
 
 fn mark(ratio: f64, noise: Option<Summary>) -> char {
     match verdict(ratio, noise) {
@@ -18,7 +20,8 @@ fn mark(ratio: f64, noise: Option<Summary>) -> char {
     }
 }
 
-fn line(text: &mut String, cells: impl IntoIterator<Item = String>) {
+/// A line of a table.
+pub fn line(text: &mut String, cells: impl IntoIterator<Item = String>) {
     text.push('|');
     for cell in cells {
         let _ = write!(text, " {} |", cell.replace('|', "\\|"));
@@ -26,7 +29,8 @@ fn line(text: &mut String, cells: impl IntoIterator<Item = String>) {
     text.push('\n');
 }
 
-fn head(text: &mut String, titles: Vec<String>) {
+/// The head of a table; its first column is text.
+pub fn head(text: &mut String, titles: Vec<String>) {
     let rule: String = titles
         .iter()
         .enumerate()
@@ -58,6 +62,12 @@ pub fn summary(report: &Report) -> String {
     let mut titles = vec!["geometric mean".to_owned(), "workloads".to_owned()];
     titles.extend(columns(report).map(|(_, allocator)| allocator.name.clone()));
     titles.push("best peer".to_owned());
+    let candidate = report
+        .candidate()
+        .filter(|_| report.best_mean(Subset::All, Metric::Cpu).is_some());
+    if let Some(column) = candidate {
+        titles.push(format!("{} to best peer", report.allocators[column].name));
+    }
     head(&mut text, titles);
     for metric in Metric::ALL {
         for subset in Subset::ALL {
@@ -83,11 +93,16 @@ pub fn summary(report: &Report) -> String {
                     None => "–".to_owned(),
                 }
             }));
-            cells.push(
-                report
-                    .best_mean(subset, metric)
-                    .map_or("–".to_owned(), |mean| format!("{mean:.2}")),
-            );
+            let best = report.best_mean(subset, metric);
+            let number =
+                |ratio: Option<f64>| ratio.map_or("–".to_owned(), |one| format!("{one:.2}"));
+            cells.push(number(best));
+            if let Some(column) = candidate {
+                let own = report.mean(subset, column, metric);
+                cells.push(number(
+                    best.zip(own).map(|(best, (own, _))| own.median / best),
+                ));
+            }
             line(&mut text, cells);
         }
     }
@@ -101,9 +116,16 @@ pub fn details(report: &Report, metric: Metric) -> String {
         format!("{} by workload", metric.name()),
         "threads".to_owned(),
     ];
-    titles.push("glibc".to_owned());
-    titles.extend(columns(report).map(|(_, allocator)| allocator.name.clone()));
+    titles.extend(report.allocators.iter().map(|one| one.name.clone()));
     titles.push("best peer".to_owned());
+    let candidate = report
+        .candidate()
+        .filter(|_| report.allocators.iter().any(|one| one.role == Role::Peer));
+    if let Some(column) = candidate {
+        let name = &report.allocators[column].name;
+        titles.push(format!("{name} to best peer"));
+        titles.push("to the best of all".to_owned());
+    }
     head(&mut text, titles);
     for row in &report.rows {
         let noise = report
@@ -127,6 +149,15 @@ pub fn details(report: &Report, metric: Metric) -> String {
                     format!("{ratio:.2} {}", report.allocators[column].name)
                 }),
         );
+        if let Some(column) = candidate {
+            let (to_peer, to_all) = report
+                .to_best(row, column, metric)
+                .map_or((None, None), |(peer, all)| (Some(peer), Some(all)));
+            cells.extend(
+                [to_peer, to_all]
+                    .map(|ratio| ratio.map_or("–".to_owned(), |one| format!("{one:.2}"))),
+            );
+        }
         line(&mut text, cells);
     }
     text
@@ -186,6 +217,10 @@ pub fn document(report: &Report) -> String {
     );
     text.push_str("![CPU time and peak RSS](compare.svg)\n\n");
     text.push_str(&summary(report));
+    let aims = bars::tables(report);
+    if !aims.is_empty() {
+        let _ = write!(text, "\n## Aims\n\n{aims}");
+    }
     for metric in Metric::ALL {
         let _ = write!(
             text,
@@ -194,7 +229,30 @@ pub fn document(report: &Report) -> String {
             details(report, metric)
         );
     }
+    if let Some(globals) = &report.globals {
+        let _ = write!(text, "\n## Global allocators\n\n{}", of_globals(globals));
+    }
     text.push_str(&remarks(report));
+    text
+}
+
+/// The Rust programs with other global allocators.
+fn of_globals(globals: &Report) -> String {
+    let versions: Vec<String> = globals
+        .allocators
+        .iter()
+        .filter(|one| one.role == Role::Peer)
+        .map(|one| format!("{} {}", one.name, one.version))
+        .collect();
+    let mut text = format!(
+        "The Rust programs, each built with these as `#[global_allocator]`; ratios are to the same \
+         build with the system's allocator, glibc's malloc. Versions: {}.\n\n",
+        versions.join("; ")
+    );
+    text.push_str(&summary(globals));
+    for metric in [Metric::Cpu, Metric::Rss] {
+        let _ = write!(text, "\n{}", details(globals, metric));
+    }
     text
 }
 
@@ -221,6 +279,17 @@ pub fn in_readme(readme: &str, report: &Report) -> Option<String> {
             details(report, metric)
         );
     }
+    let aims = bars::tables(report);
+    if !aims.is_empty() {
+        let _ = write!(text, "\n{aims}");
+    }
+    if let Some(globals) = &report.globals {
+        let _ = write!(
+            text,
+            "\n<details><summary>Rust programs with other global allocators</summary>\n\n{}\n</details>\n",
+            of_globals(globals)
+        );
+    }
     let _ = write!(text, "{}\n{}", remarks(report), &readme[end..]);
     Some(text)
 }
@@ -230,6 +299,14 @@ pub fn csv(report: &Report) -> String {
     let mut text =
         "workload,group,threads,allocator,run,wall_s,user_s,system_s,peak_rss_kib,minor_faults,major_faults,failure\n"
             .to_owned();
+    add_lines(&mut text, report, "");
+    if let Some(globals) = &report.globals {
+        add_lines(&mut text, globals, "global ");
+    }
+    text
+}
+
+fn add_lines(text: &mut String, report: &Report, prefix: &str) {
     for row in &report.rows {
         for (entry, allocator) in row.entries.iter().zip(&report.allocators) {
             let failure = entry
@@ -240,7 +317,7 @@ pub fn csv(report: &Report) -> String {
             for (run, sample) in entry.samples.iter().enumerate() {
                 let _ = writeln!(
                     text,
-                    "{},{:?},{},{},{run},{},{},{},{},{},{},{failure}",
+                    "{},{:?},{},{prefix}{},{run},{},{},{},{},{},{},{failure}",
                     row.name,
                     row.group,
                     row.threads,
@@ -255,7 +332,6 @@ pub fn csv(report: &Report) -> String {
             }
         }
     }
-    text
 }
 
 #[cfg(test)]
@@ -284,12 +360,21 @@ mod tests {
                 "▼ 0.50 (0.50–0.55)",
                 "▼ 0.80",
                 "▼ 0.90",
-                "0.80 one"
+                "0.80 one",
+                "0.62",
+                "0.62"
             ]
         );
         assert_eq!(
             row(&table, "exchange")[4..],
-            ["▲ 2.00 (2.00–2.00)", "▼ 0.20", "**failed**", "0.20 one"]
+            [
+                "▲ 2.00 (2.00–2.00)",
+                "▼ 0.20",
+                "**failed**",
+                "0.20 one",
+                "10.00",
+                "10.00"
+            ]
         );
     }
 
@@ -299,8 +384,8 @@ mod tests {
         let all = row(&table, "CPU time, all");
         assert_eq!(all[1], "2");
         assert_eq!(all[5], "▼ 0.90 of 1");
-        assert_eq!(all[6], "0.40");
-        assert_eq!(row(&table, "CPU time, with two threads")[5], "–");
+        assert_eq!(all[6..], ["0.40", "2.50"]);
+        assert_eq!(row(&table, "CPU time, with two threads or more")[5], "–");
         assert!(
             !table.contains("Rust programs"),
             "there is no such workload"

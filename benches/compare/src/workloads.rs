@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::allocators::{Skipped, find_program, output_of};
@@ -17,6 +17,8 @@ pub enum Group {
     Rust,
     /// A load made to stress one thing.
     Synthetic,
+    /// A load in the manner of the well-known allocator benchmarks.
+    Classic,
 }
 
 /// A program to run under each allocator.
@@ -90,15 +92,15 @@ pub fn all(places: &Places<'_>) -> Result<(Vec<Workload>, Vec<Skipped>)> {
     let list = output_of(&load.to_string_lossy(), &["--list"])
         .with_context(|| format!("{} does not run", load.display()))?;
     for line in list.lines() {
-        let (name, threads) = line.split_once(' ').context("a name and a number")?;
+        let [name, threads, group] = line.split(' ').collect::<Vec<_>>()[..] else {
+            bail!("`{line}` is not a name, a number and a group");
+        };
+        let group = match group {
+            "classic" => Group::Classic,
+            _ => Group::Synthetic,
+        };
         let arguments = vec![name.to_owned(), percent.clone()];
-        workloads.push(plain(
-            name,
-            Group::Synthetic,
-            threads.parse()?,
-            &load,
-            arguments,
-        ));
+        workloads.push(plain(name, group, threads.parse()?, &load, arguments));
     }
     ensure!(!workloads.is_empty(), "there is nothing to run");
     Ok((workloads, skipped))
@@ -159,6 +161,33 @@ fn real(places: &Places<'_>) -> Vec<Line> {
             "gawk",
             vec!["-f".into(), script("words.awk"), input("text")],
         ),
+        (
+            "gawk-arrays",
+            "gawk",
+            vec![
+                "-v".into(),
+                format!("rounds={}", places.percent.div_ceil(4)),
+                "-f".into(),
+                script("arrays.awk"),
+            ],
+        ),
+        ("bc-numbers", "bc", vec!["-q".into(), script("numbers.bc")]),
+        ("python-numbers", "python3", scripted("numbers.py")),
+        (
+            "ruby-objects",
+            "ruby",
+            vec![
+                "--disable-gems".into(),
+                script("objects.rb"),
+                percent.clone(),
+            ],
+        ),
+        (
+            "php-records",
+            "php",
+            vec!["-n".into(), script("records.php"), percent.clone()],
+        ),
+        ("tcl-lists", "tclsh", scripted("lists.tcl")),
         ("sqlite-memory", "sqlite3", words(":memory:")),
         ("redis-server", "redis-server", Vec::new()),
         ("git-log", "git", git(&format!("log -p --stat -n {last}"))),
@@ -232,12 +261,26 @@ fn adapt(mut workload: Workload, places: &Places<'_>) -> Workload {
     let percent = places.percent;
     match workload.name.as_str() {
         // Python's own small-object allocator would hide what is measured.
-        "python-objects" | "python-dicts" => {
+        "python-objects" | "python-dicts" | "python-numbers" => {
             workload
                 .environment
                 .push(("PYTHONMALLOC".to_owned(), "malloc".to_owned()));
         }
-        "sqlite-memory" => workload.stdin = Some(database(places)),
+        // As would php's.
+        "php-records" => {
+            workload
+                .environment
+                .push(("USE_ZEND_ALLOC".to_owned(), "0".to_owned()));
+        }
+        "bc-numbers" => {
+            let rounds = format!("{}\n", percent * 8);
+            workload.stdin = Some(written(places, "rounds", &rounds));
+        }
+        "sqlite-memory" => {
+            let script = include_str!("../programs/database.sql")
+                .replace("@ROWS@", &(percent * 600).to_string());
+            workload.stdin = Some(written(places, "database.sql", &script));
+        }
         "git-grep" => workload.threads = 2,
         "start-true" => workload.repeat = (3 * percent).max(10) as u32,
         "start-python" => workload.repeat = (percent / 3).max(3) as u32,
@@ -268,12 +311,10 @@ fn adapt(mut workload: Workload, places: &Places<'_>) -> Workload {
     workload
 }
 
-/// The script for the database, with its number of rows filled in.
-fn database(places: &Places<'_>) -> String {
-    let script = include_str!("../programs/database.sql")
-        .replace("@ROWS@", &(places.percent * 600).to_string());
-    let path: PathBuf = places.scratch.join("database.sql");
+/// A file that a program reads, made for this length of the workloads.
+fn written(places: &Places<'_>, name: &str, text: &str) -> String {
+    let path: PathBuf = places.scratch.join(name);
     // What cannot be written is found when the program cannot read it.
-    let _ = std::fs::write(&path, script);
+    let _ = std::fs::write(&path, text);
     path.to_string_lossy().into_owned()
 }

@@ -150,3 +150,33 @@ fn the_measuring_program_tells_how_a_program_ended_and_what_it_peaked_at() {
     let large = measure("60", &["/bin/bash", "-c", script])["rss_kib"].as_u64();
     assert!(large.is_some_and(|kib| kib > 64 << 10), "{large:?}");
 }
+
+/// The order in which threads run, and what they find of each other's blocks,
+/// must not show: a difference in the output is taken for a broken allocator.
+#[test]
+fn every_load_prints_the_same_each_time() {
+    let load = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_compare-load"))
+            .args(arguments)
+            .env_remove("LD_PRELOAD")
+            .output()
+            .expect("it can be started");
+        assert!(output.status.success(), "{arguments:?}: {}", output.status);
+        String::from_utf8(output.stdout).expect("it prints text")
+    };
+    let list = load(&["--list"]);
+    let mut classic = 0;
+    for line in list.lines() {
+        let [name, threads, group] = line.split(' ').collect::<Vec<_>>()[..] else {
+            panic!("{line}");
+        };
+        assert!(["classic", "synthetic"].contains(&group), "{line}");
+        classic += u32::from(group == "classic");
+        let first = load(&[name, "1"]);
+        assert!(first.starts_with(&format!("{name} ")), "{first}");
+        if threads != "1" {
+            assert_eq!(first, load(&[name, "1"]));
+        }
+    }
+    assert!(classic >= 16, "{classic} classic loads");
+}

@@ -116,11 +116,75 @@ impl Block {
 
     /// Writes one byte of every 4 KiB, so that its pages are present.
     pub fn touch(&mut self) {
-        for offset in (0..self.size).step_by(4096) {
+        self.touch_every(4096);
+    }
+
+    /// Writes one byte of every `stride` bytes.
+    pub fn touch_every(&mut self, stride: usize) {
+        for offset in (0..self.size).step_by(stride) {
             // SAFETY: the offset is below the size of the block.
             unsafe { self.pointer.add(offset).write_volatile(self.tag) };
         }
         self.mark();
+    }
+
+    /// Counts the first byte up `turns` times 256, so that the tag is there
+    /// again at the end: a thread at work on an object of its own.
+    pub fn work(&mut self, turns: u32) {
+        for _ in 0..turns * 256 {
+            // SAFETY: the block has at least one byte and is ours alone.
+            unsafe {
+                let byte = self.pointer.as_ptr();
+                byte.write_volatile(byte.read_volatile().wrapping_add(1));
+            }
+        }
+    }
+}
+
+/// Words in a block: a number, or a set. The tags stand around them.
+#[must_use]
+pub struct Words {
+    block: Block,
+    count: usize,
+}
+
+impl Words {
+    /// What stands before the words: it keeps them aligned.
+    const BEFORE: usize = 8;
+
+    /// This many words, all zero.
+    pub fn zero(count: usize, tag: u8) -> Self {
+        let block = Block::new(Self::BEFORE + 4 * count + 1, tag);
+        // SAFETY: the words lie inside the block, between its two tags.
+        unsafe {
+            let words = block.pointer.as_ptr().add(Self::BEFORE);
+            words.write_bytes(0, 4 * count);
+        }
+        Words { block, count }
+    }
+
+    /// The words.
+    pub fn get(&self) -> &[u32] {
+        // SAFETY: `zero` has written the words; malloc aligns to 16 bytes, and
+        // they lie 8 behind that. The borrow keeps the block alive.
+        unsafe {
+            let words = self.block.pointer.as_ptr().add(Self::BEFORE).cast();
+            std::slice::from_raw_parts(words, self.count)
+        }
+    }
+
+    /// The words, to be changed.
+    pub fn get_mut(&mut self) -> &mut [u32] {
+        // SAFETY: as for `get`, and the borrow is the only one.
+        unsafe {
+            let words = self.block.pointer.as_ptr().add(Self::BEFORE).cast();
+            std::slice::from_raw_parts_mut(words, self.count)
+        }
+    }
+
+    /// Frees the words.
+    pub fn free(self) -> u64 {
+        self.block.free()
     }
 }
 

@@ -4,9 +4,11 @@
 //! `compare-load NAME PERCENT` runs one load at a percentage of its full length
 //! and prints a checksum of what it stored in its blocks. The checksum does not
 //! depend on addresses: it is the same under every allocator that works.
-//! `compare-load --list` prints the names with their thread counts.
+//! `compare-load --list` prints the names with their thread counts and groups.
 
 mod block;
+mod classic;
+mod crowd;
 mod single;
 mod threads;
 
@@ -24,12 +26,20 @@ pub struct Load {
 }
 
 fn main() -> ExitCode {
-    let loads = || single::LOADS.iter().chain(threads::LOADS);
+    let groups = [
+        ("synthetic", single::LOADS),
+        ("synthetic", threads::LOADS),
+        ("classic", classic::LOADS),
+        ("classic", crowd::LOADS),
+    ];
+    let loads = || groups.iter().flat_map(|(_, loads)| loads.iter());
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["--list"] => {
-            for load in loads() {
-                println!("{} {}", load.name, load.threads);
+            for (group, loads) in groups {
+                for load in loads {
+                    println!("{} {} {group}", load.name, load.threads);
+                }
             }
             ExitCode::SUCCESS
         }

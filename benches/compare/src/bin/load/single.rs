@@ -80,6 +80,11 @@ pub const LOADS: &[Load] = &[
         threads: 1,
         run: |p| shbench(15, 70 * p),
     },
+    Load {
+        name: "realloc-small",
+        threads: 1,
+        run: realloc_small,
+    },
 ];
 
 /// Replaces random slots of a table: the steady state of a long-lived program.
@@ -221,6 +226,32 @@ fn realloc_large(percent: u64) -> u64 {
             .fold(sum, |sum, block| sum.wrapping_add(block.free()));
     }
     sum
+}
+
+/// Strings that grow by a few bytes at a time and are cut to length at last.
+fn realloc_small(percent: u64) -> u64 {
+    let mut random = Random::new(16);
+    let mut sum = 0u64;
+    let mut strings: Vec<(Option<Block>, usize)> = (0..1000).map(|_| (None, 0)).collect();
+    for _ in 0..65_000 * percent {
+        let chosen = random.below(strings.len());
+        let (string, size) = &mut strings[chosen];
+        let Some(block) = string.take() else {
+            *size = 16 + random.below(48);
+            *string = Some(Block::new(*size, random.tag()));
+            continue;
+        };
+        if *size > 2000 || random.below(24) == 0 {
+            sum = sum.wrapping_add(block.resize(*size - *size / 8).free());
+            continue;
+        }
+        *size += 8 + random.below(1 + *size / 2);
+        *string = Some(block.resize(*size));
+    }
+    strings
+        .into_iter()
+        .filter_map(|(string, _)| string)
+        .fold(sum, |sum, block| sum.wrapping_add(block.free()))
 }
 
 /// Takes, fills and frees large buffers in a loop, as readers of files and

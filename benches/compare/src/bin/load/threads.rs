@@ -63,16 +63,32 @@ pub const LOADS: &[Load] = &[
     Load {
         name: "larson",
         threads: 2,
-        run: larson,
+        run: |p| larson(2, 8_000 * p),
+    },
+    Load {
+        name: "replace-256k-2t",
+        threads: 2,
+        run: |p| twice(27, |seed| replace(seed, 300, 1024, 256 << 10, 7_000 * p)),
     },
 ];
 
 /// The same body in two threads with seeds of their own.
 fn twice(seed: u64, body: impl Fn(u64) -> u64 + Sync) -> u64 {
+    together(2, seed, |seed, _| body(seed))
+}
+
+/// The same body in several threads, the calling one among them; each has a
+/// seed of its own and knows its number.
+pub fn together(threads: usize, seed: u64, body: impl Fn(u64, usize) -> u64 + Sync) -> u64 {
+    let body = &body;
     thread::scope(|scope| {
-        let other = scope.spawn(|| body(seed + 100));
-        let own = body(seed + 200);
-        own.wrapping_add(other.join().expect("the second thread finishes"))
+        let others: Vec<_> = (1..threads)
+            .map(|number| scope.spawn(move || body(seed + 100 * number as u64, number)))
+            .collect();
+        let own = body(seed + 100 * threads as u64, 0);
+        others.into_iter().fold(own, |sum, other| {
+            sum.wrapping_add(other.join().expect("the other threads finish"))
+        })
     })
 }
 
@@ -188,10 +204,9 @@ fn thread_churn(percent: u64) -> u64 {
 
 /// A server in the manner of larson: threads that replace blocks in tables
 /// which are then passed on to threads that come after them.
-fn larson(percent: u64) -> u64 {
+pub fn larson(threads: usize, steps: u64) -> u64 {
     const GENERATIONS: u64 = 10;
-    let steps = 8_000 * percent;
-    twice(35, |seed| {
+    together(threads, 35, |seed, _| {
         let mut table: Vec<Block> = Vec::new();
         let mut random = Random::new(seed);
         for _ in 0..5_000 {

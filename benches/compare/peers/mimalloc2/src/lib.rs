@@ -1,1 +1,0 @@
-//! Brings mimalloc 2; its build script leaves the static library.

@@ -1,1 +1,0 @@
-//! Brings mimalloc 3; its build script leaves the static library.
