@@ -146,6 +146,8 @@ const LAW: Law = Law {
         "preload/signals.rs",
         // write(2) and abort.
         "report.rs",
+        // The C library's word about threads.
+        "sync/alone.rs",
         // `RawMutex` is an unsafe trait.
         "sync/futex.rs",
     ],

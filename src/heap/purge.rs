@@ -25,10 +25,12 @@ const MIN_TICK: usize = 2 << 20;
 /// Beyond its share a heap may keep as much as it had in use lately, within these bounds: what is
 /// small next to the machine is not worth a page fault,
 const MIN_DIRT: usize = 8 << 20;
-const MAX_DIRT: usize = 64 << 20;
+const MAX_DIRT: usize = 48 << 20;
 /// unless there was more than this: then more than a little of it was kept for nothing.
 const LARGE: usize = 256 << 20;
 const MAX_DIRT_OF_LARGE: usize = 32 << 20;
+/// or this is one heap of several.
+const MAX_DIRT_OF_MANY: usize = 16 << 20;
 /// The share of the bytes in use that may stay dirty is `1/8 << reluctance`.
 const MAX_RELUCTANCE: u32 = 4;
 /// Ticks without regret after which the reluctance falls.
@@ -64,7 +66,9 @@ impl<O: Os + 'static> Heap<O> {
         } else {
             self.regret.reluctance
         };
-        let most = if high > LARGE {
+        let most = if self.owner != 0 {
+            MAX_DIRT_OF_MANY
+        } else if high > LARGE {
             MAX_DIRT_OF_LARGE
         } else {
             MAX_DIRT
