@@ -250,9 +250,9 @@ const TABLE: [Tunable; 30] = [
     Tunable::switch(Key::Cache, true)
         .variable("FENCEPOST_CACHE")
         .says("The cache of free chunks that each thread has."),
-    Tunable::bytes(Key::CacheBytes, 64 * KIB, PTRDIFF_MAX)
+    Tunable::bytes(Key::CacheBytes, 32 * KIB, PTRDIFF_MAX)
         .variable("FENCEPOST_CACHE_BYTES")
-        .says("How much one thread may cache. Unless set, all threads share 4 MiB, up to 2 MiB each, and each may have this much in any case."),
+        .says("How much one thread may cache. Unless set, all threads share a quarter of what the program has in use, 2 MiB at least, up to 4 MiB each, and each may have this much in any case."),
     Tunable::switch(Key::Depot, true)
         .variable("FENCEPOST_DEPOT")
         .says("The depot through which threads exchange full magazines of free chunks."),

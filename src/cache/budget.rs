@@ -12,8 +12,10 @@ const MAX_MAGAZINE: usize = 128;
 const MAGAZINE_BYTES: usize = 16 << 10;
 /// but so many chunks are allowed always.
 const LEAST_MAGAZINE: usize = 2;
-/// The caches of all threads together aim at this part of the bytes in use,
+/// The cache of an only thread aims at this part of the bytes in use,
 const SHARE: usize = 4;
+/// those of several together at this
+const SHARE_OF_MANY: usize = 2;
 /// and at least at so many bytes; each may have `FENCEPOST_CACHE_BYTES` in any case.
 const COMMON_BUDGET: usize = 2 << 20;
 /// No thread aims at more than this.
@@ -22,6 +24,9 @@ const MAX_BUDGET: usize = 4 << 20;
 const RICHER: usize = 4;
 /// A class that finds the budget spent looks at so many others, one that has nothing at all.
 const LOOKS: usize = 2;
+
+/// A class that has capacity asks for more at one in so many visits to the depot.
+const PATIENCE: u32 = 4;
 
 impl Cache {
     /// Lets the capacity of a class grow with its traffic, within the budget.
@@ -35,6 +40,10 @@ impl Cache {
             return;
         }
         let cost = 2 * (next - now) * size;
+        self.reached = self.reached.wrapping_add(1);
+        if now != 0 && !self.reached.is_multiple_of(PATIENCE) {
+            return;
+        }
         if self.committed + cost > self.budget {
             self.budget = budget(shared);
         }
@@ -119,8 +128,10 @@ pub(super) fn budget<O: Os + Copy + 'static>(shared: &Shared<O>) -> usize {
     if shared.settings().is_set(Key::CacheBytes) {
         return each;
     }
-    let common = (shared.outside() / SHARE).max(COMMON_BUDGET);
-    (common / shared.threads().max(1)).min(MAX_BUDGET).max(each)
+    let threads = shared.threads().max(1);
+    let share = if threads == 1 { SHARE } else { SHARE_OF_MANY };
+    let common = (shared.outside() / share).max(COMMON_BUDGET);
+    (common / threads).min(MAX_BUDGET).max(each)
 }
 
 /// The capacity that a class begins with.

@@ -101,6 +101,8 @@ pub struct Cache {
     /// The low half of `counts` when the clock hand last passed a class.
     seen: [u32; SLOTS],
     hand: usize,
+    /// How often a class could have asked for capacity.
+    reached: u32,
     committed: usize,
     /// What `committed` may reach, as of when it last did.
     budget: usize,
@@ -143,6 +145,7 @@ impl Cache {
             earlier: [0; SLOTS],
             seen: [0; SLOTS],
             hand: 2,
+            reached: 0,
             committed: 0,
             budget: 0,
             aside: core::ptr::null_mut(),

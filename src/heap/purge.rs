@@ -29,7 +29,8 @@ const MAX_DIRT: usize = 48 << 20;
 /// unless there was more than this: then more than a little of it was kept for nothing.
 const LARGE: usize = 256 << 20;
 const MAX_DIRT_OF_LARGE: usize = 32 << 20;
-/// or this is one heap of several.
+/// or this is one heap of several,
+const MIN_DIRT_OF_MANY: usize = 1 << 20;
 const MAX_DIRT_OF_MANY: usize = 16 << 20;
 /// The share of the bytes in use that may stay dirty is `1/8 << reluctance`.
 const MAX_RELUCTANCE: u32 = 4;
@@ -73,7 +74,15 @@ impl<O: Os + 'static> Heap<O> {
         } else {
             MAX_DIRT
         };
-        let share = ((used / 8) << doublings) + high.min(most).max(MIN_DIRT);
+        let (least, most) = if self.owner == 0 {
+            (MIN_DIRT, most)
+        } else if used < high / 8 {
+            // What swings comes back from the bottom, but not from nearly nothing.
+            (MIN_DIRT_OF_MANY, MIN_DIRT_OF_MANY)
+        } else {
+            (MIN_DIRT_OF_MANY, most)
+        };
+        let share = ((used / 8) << doublings) + high.min(most).max(least);
         let keep = if peak_passed {
             share
         } else {
