@@ -169,6 +169,8 @@ fn imports_neither_allocate_nor_lock() {
         "__environ",
         "getauxval",
         "sysconf",
+        // Weak: a word, whether the process has one thread.
+        "__libc_single_threaded",
         // Memory.
         "bcmp",
         "memcmp",
