@@ -64,17 +64,25 @@ impl<O: Os + 'static> Heap<O> {
         }
     }
 
-    /// Whether the pages of `from..to`, about to be handed out, are free in the account too;
-    /// aborts if not: then some size or list was forged.
-    pub(super) fn verify_free(&self, from: usize, to: usize) {
+    /// Looks whether the pages of `from..to`, about to be handed out, are free in the account too;
+    /// aborts if not: then some size or list was forged. Returns the first run of them that reads
+    /// as zero, empty if there is none.
+    pub(super) fn verify_free(&self, from: usize, to: usize) -> (usize, usize) {
+        let mut zero = (to, to);
         let mut at = from;
         while at < to {
             let (state, end) = self.os.run(at, to);
             if !state.is_free() {
                 abort(Misuse::WrongPage { address: at });
             }
+            if state.is_zero() {
+                zero.0 = zero.0.min(at);
+            } else if zero.0 < at {
+                zero.1 = zero.1.min(at);
+            }
             at = end;
         }
+        zero
     }
 
     /// Bytes of the free block `start..end` that are dirty: what lies outside its whole pages,

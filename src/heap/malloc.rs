@@ -327,8 +327,7 @@ impl<O: Os + 'static> Heap<O> {
     fn hand_out(&mut self, start: usize, end: usize, to: usize, batch: &mut Batch) {
         let (first, last) = self.taken(start, end, to);
         if first < last {
-            self.verify_free(first, last);
-            batch.zero = self.os.zero_run(first, last);
+            batch.zero = self.verify_free(first, last);
             self.os.note(first, last, PageState::Live);
         }
     }
