@@ -170,7 +170,9 @@ impl Depot {
     /// Whether the shelf of a class may hold a magazine.
     #[inline]
     pub fn may_hold(&self, class: usize) -> bool {
-        self.slots[class % SLOTS].bytes.load(Ordering::Relaxed) != 0
+        // As long as there is nothing at all, the shelves' pages are not even looked at.
+        self.reserved.load(Ordering::Relaxed) != 0
+            && self.slots[class % SLOTS].bytes.load(Ordering::Relaxed) != 0
     }
 
     /// Takes the magazine that was put last.

@@ -129,6 +129,14 @@ impl Maps {
         }
     }
 
+    /// Writes, and changes nothing: every miss reads close by, and of a library's data a read would
+    /// bring in the pages around it, with a second fault for the first write.
+    pub fn touch(&self) {
+        let _ = self
+            .slid
+            .compare_exchange(0, 0, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
     /// The chunk size in bytes from which a request gets a mapping of its own.
     #[inline]
     pub fn threshold(&self, settings: &Settings) -> usize {

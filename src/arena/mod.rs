@@ -85,18 +85,21 @@ impl<O: Os + 'static> Member for Arena<O> {
 }
 
 /// What all threads of a process share.
+///
+/// In this order: a small process has no use for the depot's pages; what it needs follows.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Shared<O: Os + Copy + 'static> {
+    /// The depot of magazines.
+    pub depot: Depot,
+    /// The mapped chunks.
+    pub maps: Maps,
     os: O,
     keys: &'static Keys<O::Region>,
     settings: &'static Settings,
     /// Number 0 is the main arena.
     arenas: Roster<Arena<O>, MAX_ARENAS>,
     limit: AtomicUsize,
-    /// The depot of magazines.
-    pub depot: Depot,
-    /// The mapped chunks.
-    pub maps: Maps,
     fork: ForkPage,
     parked: AtomicU64,
     /// The most bytes of chunks outside the arenas in recent ticks.
@@ -137,6 +140,7 @@ impl<O: Os + Copy + 'static> Shared<O> {
     /// `page` is a page of the image to watch, or 0.
     pub fn start(&self, growth: Growth, page: usize) -> bool {
         self.arenas.first().heap.lock().set_growth(growth);
+        self.maps.touch();
         self.fork.watch(&self.os, page).is_ok()
     }
 

@@ -286,8 +286,11 @@ fn serve(size: usize, zeroed: bool) -> Served {
     let Some(chunk_size) = Native::chunk_size(size) else {
         return Served::NONE;
     };
-    let mappable = SHARED.maps.may_map(&SETTINGS);
-    if chunk_size >= SHARED.maps.threshold(&SETTINGS) && mappable {
+    // The threshold slides upwards only: of small requests the mappings are not even asked.
+    if chunk_size >= SETTINGS.get(Key::MmapThreshold)
+        && chunk_size >= SHARED.maps.threshold(&SETTINGS)
+        && SHARED.maps.may_map(&SETTINGS)
+    {
         let served = serve_mapped(size, Native::ALIGN, zeroed);
         if served.payload != 0 {
             return served;
@@ -317,7 +320,7 @@ fn serve(size: usize, zeroed: bool) -> Served {
             };
         }
     }
-    if mappable {
+    if SHARED.maps.may_map(&SETTINGS) {
         serve_mapped(size, Native::ALIGN, zeroed)
     } else {
         Served::NONE

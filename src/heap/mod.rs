@@ -105,6 +105,9 @@ struct Regret {
     settled: u32,
     /// The most bytes in use lately: falls by a part with each tick.
     high: usize,
+    /// How many free bytes were dirty when it was that many: as much is in the program's way to
+    /// allocate.
+    beside: usize,
 }
 
 /// What a heap counts as it goes.
@@ -172,6 +175,7 @@ impl<O: Os + 'static> Heap<O> {
                 reluctance: 0,
                 settled: 0,
                 high: 0,
+                beside: 0,
             },
         }
     }
@@ -241,7 +245,10 @@ impl<O: Os + 'static> Heap<O> {
     #[inline]
     fn took(&mut self, bytes: usize) {
         self.counters.used_bytes += bytes;
-        self.regret.high = self.regret.high.max(self.counters.used_bytes);
+        if self.counters.used_bytes > self.regret.high {
+            self.regret.high = self.counters.used_bytes;
+            self.regret.beside = self.counters.dirty_bytes;
+        }
         self.counters.used_peak = self.counters.used_peak.max(self.counters.used_bytes);
     }
 

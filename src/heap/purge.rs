@@ -82,11 +82,13 @@ impl<O: Os + 'static> Heap<O> {
         } else {
             (MIN_DIRT_OF_MANY, most)
         };
-        let share = ((used / 8) << doublings) + high.min(most).max(least);
+        // What the pages were that held the most in use lately, with what lay between.
+        let held = high + self.regret.beside.min(high);
+        let share = ((used / 8) << doublings) + held.min(most).max(least);
         let keep = if peak_passed {
             share
         } else {
-            share.max(high - used)
+            share.max(held - used)
         };
         let before = self.counters.returned_bytes;
         if !self.settings.is_set(Key::TrimThreshold) {
