@@ -143,7 +143,7 @@ impl Subset {
             Subset::Of(Group::Rust) => "Rust programs",
             Subset::Of(Group::Synthetic) => "synthetic loads",
             Subset::Of(Group::Classic) => "classic benchmarks",
-            Subset::Threaded => "with two threads or more",
+            Subset::Threaded => "two threads or more",
             Subset::All => "all",
         }
     }

@@ -385,7 +385,7 @@ mod tests {
         assert_eq!(all[1], "2");
         assert_eq!(all[5], "▼ 0.90 of 1");
         assert_eq!(all[6..], ["0.40", "2.50"]);
-        assert_eq!(row(&table, "CPU time, with two threads or more")[5], "–");
+        assert_eq!(row(&table, "CPU time, two threads or more")[5], "–");
         assert!(
             !table.contains("Rust programs"),
             "there is no such workload"
