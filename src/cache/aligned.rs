@@ -42,11 +42,12 @@ const fn level(addr: usize) -> usize {
 #[must_use]
 pub fn aligned_class(size: usize, align: usize) -> Result<usize, usize> {
     let chunk = Native::chunk_size_unchecked(size);
-    if align <= NATURAL && size <= SMALL_REQUEST - NATURAL {
+    let is_small = chunk <= align / 2;
+    if align <= NATURAL && size <= SMALL_REQUEST - NATURAL || align < COARSE && is_small {
         // Where that loses little, a class whose chunks can lie side by side.
         return Ok(class_of(align_up(chunk, align)));
     }
-    if align < COARSE || chunk > align / 2 {
+    if !is_small {
         return Ok(class_of(chunk));
     }
     // In a class, plain requests would take such places one by one, until a small chunk lies at
