@@ -39,7 +39,6 @@ const fn level(addr: usize) -> usize {
 /// Who serves a request of `size` bytes, at most [`CACHED_REQUEST`](crate::size::CACHED_REQUEST),
 /// at multiples of `align`: a class, or the arena with a chunk of so many bytes.
 #[inline]
-#[must_use]
 pub fn aligned_class(size: usize, align: usize) -> Result<usize, usize> {
     let chunk = Native::chunk_size_unchecked(size);
     let is_small = chunk <= align / 2;
