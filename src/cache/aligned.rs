@@ -13,7 +13,7 @@ use crate::chunk::{Chunk, Keys, Stack, State};
 use crate::heap::Batch;
 use crate::os::{Os, PageState, Prot, Region};
 use crate::report::{Misuse, abort};
-use crate::size::{ALIGN, Native, SMALL_REQUEST, align_up, class_of, class_size};
+use crate::size::{ALIGN, Native, SMALL_CLASSES, SMALL_REQUEST, align_up, class_of, class_size};
 
 /// Chunks are told apart up to this alignment.
 const MOST: usize = 4 << 10;
@@ -21,6 +21,8 @@ const MOST: usize = 4 << 10;
 const LEVELS: usize = (MOST / ALIGN).trailing_zeros() as usize + 1;
 /// Up to this alignment chunks are as large as a multiple of it.
 const NATURAL: usize = 64;
+/// From this alignment on, places for it are too rare to be lost to chunks of less than half of it.
+const COARSE: usize = 2 << 10;
 /// How many chunks are looked at for one request.
 const LOOKS: usize = 24;
 /// What is set aside is at most this part of the thread's budget,
@@ -34,17 +36,24 @@ const fn level(addr: usize) -> usize {
     ((addr | MOST) / ALIGN).trailing_zeros() as usize
 }
 
-/// The class that serves requests of `size` bytes, at most [`CACHED_REQUEST`](crate::size::CACHED_REQUEST), at multiples of
-/// `align`. Where that loses little, its chunks can lie side by side.
+/// Who serves a request of `size` bytes, at most [`CACHED_REQUEST`](crate::size::CACHED_REQUEST),
+/// at multiples of `align`: a class, or the arena with a chunk of so many bytes.
 #[inline]
-#[must_use]
-pub fn aligned_class(size: usize, align: usize) -> usize {
+pub fn aligned_class(size: usize, align: usize) -> Result<usize, usize> {
     let chunk = Native::chunk_size_unchecked(size);
-    if align <= NATURAL && size <= SMALL_REQUEST - NATURAL {
-        class_of(align_up(chunk, align))
-    } else {
-        class_of(chunk)
+    let is_small = chunk <= align / 2;
+    if align <= NATURAL && size <= SMALL_REQUEST - NATURAL || align < COARSE && is_small {
+        // Where that loses little, a class whose chunks can lie side by side.
+        return Ok(class_of(align_up(chunk, align)));
     }
+    if !is_small {
+        return Ok(class_of(chunk));
+    }
+    // In a class, plain requests would take such places one by one, until a small chunk lies at
+    // every multiple of `align`. A chunk of no class goes home, where neighbours merge.
+    let chunk = chunk.max(class_size(SMALL_CLASSES - 1) + ALIGN);
+    let is_of_class = class_size(class_of(chunk)) == chunk;
+    Err(chunk + if is_of_class { ALIGN } else { 0 })
 }
 
 /// What was set aside of one class.

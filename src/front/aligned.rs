@@ -34,7 +34,9 @@ fn cached_aligned(align: usize, size: usize) -> *mut u8 {
     if cache.is_null() || size > CACHED_REQUEST {
         return core::ptr::null_mut();
     }
-    let class = aligned_class(size, align);
+    let Ok(class) = aligned_class(size, align) else {
+        return core::ptr::null_mut();
+    };
     enter();
     // SAFETY: the thread's own pointer; the size was bounded.
     let (payload, is_due) = unsafe { Cache::pop_aligned(cache, &SHARED, class, align) };
@@ -109,19 +111,23 @@ fn serve_aligned(align: usize, size: usize) -> Served {
     // SAFETY: the thread's own cache.
     let (direct, arena) = unsafe { Cache::route(cache) };
     if size <= CACHED_REQUEST {
-        // A size that the cache can take when the block is freed.
-        let class = aligned_class(size, align);
-        if !direct && size <= SETTINGS.get(Key::TcacheMax) {
-            // SAFETY: not direct, so it is this thread's alone.
-            let payload = unsafe { (*cache).refill_aligned(&SHARED, class, align) };
-            if payload != 0 {
-                return Served {
-                    payload,
-                    zero: (0, 0),
-                };
+        chunk_size = match aligned_class(size, align) {
+            Err(chunk_size) => chunk_size,
+            Ok(class) => {
+                if !direct && size <= SETTINGS.get(Key::TcacheMax) {
+                    // SAFETY: not direct, so it is this thread's alone.
+                    let payload = unsafe { (*cache).refill_aligned(&SHARED, class, align) };
+                    if payload != 0 {
+                        return Served {
+                            payload,
+                            zero: (0, 0),
+                        };
+                    }
+                }
+                // A size that the cache can take when the block is freed.
+                class_size(class)
             }
-        }
-        chunk_size = class_size(class);
+        };
     }
     DIRECT_MALLOCS.fetch_add(1, Ordering::Relaxed);
     let mut batch = Batch::wanting(1);

@@ -63,12 +63,14 @@ fn guard_sometimes(size: usize, align: usize, caller: Caller, one_in: usize) -> 
     // SAFETY: the thread's own cache, or one that several share, which is not written to.
     let due = unsafe {
         let direct = Cache::route(cache).0;
-        let served = !direct && size <= SETTINGS.get(Key::TcacheMax);
-        let chunk_size = if align > Native::ALIGN {
-            class_size(aligned_class(size.min(CACHED_REQUEST), align))
-        } else {
-            Native::chunk_size_unchecked(size.min(CACHED_REQUEST))
-        };
+        let mut served = !direct && size <= SETTINGS.get(Key::TcacheMax);
+        let mut chunk_size = Native::chunk_size_unchecked(size.min(CACHED_REQUEST));
+        if align > Native::ALIGN {
+            match aligned_class(size.min(CACHED_REQUEST), align) {
+                Ok(class) => chunk_size = class_size(class),
+                Err(_) => served = false,
+            }
+        }
         if !Cache::is_owned(cache) {
             false
         } else if served && (*cache).is_due(chunk_size) {
