@@ -4,7 +4,7 @@
 #[path = "model/mod.rs"]
 mod model;
 
-use fencepost::arena::{Depot, MAX_ARENAS, Magazine, MapTable, Maps, Owned};
+use fencepost::arena::{AISLES, Depot, MAX_ARENAS, Magazine, MapTable, Maps, Owned};
 use fencepost::chunk::{Stack, State};
 use fencepost::config::Key;
 use fencepost::os::{Flaky, Ledger, Region};
@@ -275,19 +275,36 @@ fn the_depot_gives_back_what_was_put_last() {
         .map(|n| magazine(&(0..n).map(|_| bed.get(100)).collect::<Vec<_>>()))
         .collect();
     for put in &magazines {
-        assert_eq!(depot.put(keys, class, *put, usize::MAX), None);
+        assert_eq!(depot.put(keys, 0, class, *put, usize::MAX), None);
     }
     assert_eq!(depot.bytes(), 15 * class_size(class));
-    assert_eq!(depot.take(keys, class + 1), None, "another class");
+    assert_eq!(depot.take(keys, 0, class + 1), None, "another class");
     for put in magazines.iter().rev() {
-        assert_eq!(depot.take(keys, class), Some(*put));
+        assert_eq!(depot.take(keys, 0, class), Some(*put));
         let mut stack = put.stack;
         for _ in 0..put.count {
             assert!(stack.pop(keys, State::Cached).is_some());
         }
         assert!(stack.is_empty());
     }
-    assert_eq!((depot.take(keys, class), depot.bytes()), (None, 0));
+    assert_eq!((depot.take(keys, 0, class), depot.bytes()), (None, 0));
+}
+
+#[test]
+fn own_magazines_come_first_then_those_of_others() {
+    let mut bed = Bed::new();
+    let keys = bed.ground.keys();
+    let depot = Box::new(Depot::new());
+    let class = class_of(112);
+    let [mine, other, third] = [0; 3].map(|_| magazine(&[bed.get(100)]));
+    for (aisle, one) in [(0, mine), (1, other), (AISLES - 1, third)] {
+        assert_eq!(depot.put(keys, aisle, class, one, usize::MAX), None);
+    }
+    // One more than there are is the first again.
+    assert_eq!(depot.take(keys, AISLES + 1, class), Some(other));
+    assert_eq!(depot.take(keys, 0, class), Some(mine));
+    assert_eq!(depot.take(keys, 0, class), Some(third));
+    assert_eq!((depot.take(keys, 0, class), depot.bytes()), (None, 0));
 }
 
 #[test]
@@ -296,10 +313,10 @@ fn a_full_depot_refuses() {
     let keys = bed.ground.keys();
     let depot = Box::new(Depot::new());
     let one = magazine(&[bed.get(100), bed.get(100)]);
-    assert_eq!(depot.put(keys, class_of(112), one, 223), Some(one));
-    assert_eq!(depot.put(keys, class_of(112), one, 0), Some(one));
+    assert_eq!(depot.put(keys, 0, class_of(112), one, 223), Some(one));
+    assert_eq!(depot.put(keys, 0, class_of(112), one, 0), Some(one));
     assert_eq!(depot.bytes(), 0);
-    assert_eq!(depot.put(keys, class_of(112), one, 224), None);
+    assert_eq!(depot.put(keys, 0, class_of(112), one, 224), None);
 }
 
 #[test]
@@ -310,7 +327,7 @@ fn idle_is_what_nobody_needed_for_a_whole_interval() {
     let class = class_of(112);
     let mut put = |depot: &Depot| {
         let one = magazine(&[bed.get(100)]);
-        assert_eq!(depot.put(keys, class, one, usize::MAX), None);
+        assert_eq!(depot.put(keys, 0, class, one, usize::MAX), None);
     };
     (0..4).for_each(|_| put(&depot));
     assert_eq!(
@@ -320,8 +337,8 @@ fn idle_is_what_nobody_needed_for_a_whole_interval() {
     );
     depot.age(class);
     // Two were needed at one time; two never were.
-    depot.take(keys, class).expect("four");
-    depot.take(keys, class).expect("three");
+    depot.take(keys, 0, class).expect("four");
+    depot.take(keys, 0, class).expect("three");
     put(&depot);
     put(&depot);
     assert!(depot.take_idle(keys, class).is_some());

@@ -183,12 +183,12 @@ impl<const N: usize> Store<N> {
 
     fn put(&self, node: usize, contents: u64, count: usize) {
         let magazine = self.nodes.fill(node, contents, count);
-        let back = self.depot.put(&self.nodes, CLASS, magazine, usize::MAX);
+        let back = self.depot.put(&self.nodes, 0, CLASS, magazine, usize::MAX);
         assert_eq!(back, None);
     }
 
     fn take(&self) -> Option<Magazine> {
-        self.depot.take(&self.nodes, CLASS)
+        self.depot.take(&self.nodes, 1, CLASS)
     }
 }
 
@@ -268,7 +268,7 @@ fn a_full_depot_gives_the_magazine_back() {
         let limit = class_size(CLASS);
         let run = move |store: &Store<2>, me: usize| {
             let magazine = store.nodes.fill(me, 10 + me as u64, 1);
-            let back = store.depot.put(&store.nodes, CLASS, magazine, limit);
+            let back = store.depot.put(&store.nodes, 0, CLASS, magazine, limit);
             back.map(|magazine| {
                 assert_eq!(store.nodes.contents(magazine), 10 + me as u64);
                 magazine.count

@@ -32,7 +32,10 @@ fn what_is_outside_agrees_with_the_arena_when_the_depot_is_drained() {
             stack: batch.stack(),
             count: batch.count(),
         };
-        assert_eq!(SHARED.depot.put(&KEYS, class, magazine, usize::MAX), None);
+        assert_eq!(
+            SHARED.depot.put(&KEYS, 0, class, magazine, usize::MAX),
+            None
+        );
         assert_eq!(SHARED.outside(), used());
     }
     let before = KERNEL.calls();

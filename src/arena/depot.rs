@@ -84,10 +84,16 @@ const MOST_RESERVED: usize = 16 << 10;
 /// and this part of the limit at most.
 const PART_RESERVED: usize = 1024;
 
-/// A shelf per class.
+/// How many aisles there are: threads of different arenas put things into different ones, so that
+/// they neither wait for each other nor mix blocks whose cache lines both would write to.
+pub const AISLES: usize = 4;
+
+/// A shelf per class in every aisle.
 #[derive(Debug)]
 pub struct Depot {
-    slots: [Slot; SLOTS],
+    aisles: [[Slot; SLOTS]; AISLES],
+    /// Bit n: something was put into aisle n once. The others' pages are not looked at.
+    used: AtomicUsize,
     /// Bytes that are on the shelves or reserved for them.
     reserved: AtomicUsize,
 }
@@ -98,12 +104,15 @@ impl Depot {
     #[must_use]
     pub const fn new() -> Depot {
         Depot {
-            slots: [const {
-                Slot {
-                    shelf: Mutex::new(Shelf::EMPTY),
-                    bytes: AtomicUsize::new(0),
-                }
-            }; SLOTS],
+            aisles: [const {
+                [const {
+                    Slot {
+                        shelf: Mutex::new(Shelf::EMPTY),
+                        bytes: AtomicUsize::new(0),
+                    }
+                }; SLOTS]
+            }; AISLES],
+            used: AtomicUsize::new(0),
             reserved: AtomicUsize::new(0),
         }
     }
@@ -113,18 +122,35 @@ impl Depot {
     #[must_use]
     pub fn new() -> Depot {
         Depot {
-            slots: core::array::from_fn(|_| Slot {
-                shelf: Mutex::new(Shelf::EMPTY),
-                bytes: AtomicUsize::new(0),
+            aisles: core::array::from_fn(|_| {
+                core::array::from_fn(|_| Slot {
+                    shelf: Mutex::new(Shelf::EMPTY),
+                    bytes: AtomicUsize::new(0),
+                })
             }),
+            used: AtomicUsize::new(0),
             reserved: AtomicUsize::new(0),
         }
     }
 
     /// Bytes of all chunks in the depot.
     pub fn bytes(&self) -> usize {
-        let each = self.slots.iter();
+        let each = self.used().flatten();
         each.map(|slot| slot.bytes.load(Ordering::Relaxed)).sum()
+    }
+
+    /// The aisles that were used.
+    fn used(&self) -> impl Iterator<Item = &[Slot; SLOTS]> {
+        let used = self.used.load(Ordering::Relaxed);
+        let all = self.aisles.iter().enumerate();
+        all.filter_map(move |(aisle, slots)| (used >> aisle & 1 != 0).then_some(slots))
+    }
+
+    /// The shelves of a class that may hold something.
+    fn filled(&self, class: usize) -> impl Iterator<Item = &Slot> {
+        self.used()
+            .filter_map(move |slots| slots.get(class % SLOTS))
+            .filter(|slot| slot.bytes.load(Ordering::Relaxed) != 0)
     }
 
     /// As [`bytes`](Depot::bytes), at once, and perhaps a little more.
@@ -133,16 +159,17 @@ impl Depot {
         self.reserved.load(Ordering::Relaxed)
     }
 
-    /// Puts a magazine (not empty) on the shelf of its class, unless the depot would hold more
+    /// Puts a magazine (not empty) on the shelf of its class in an aisle, unless the depot would hold more
     /// than `limit` bytes: then the magazine comes back.
     pub fn put(
         &self,
         freight: &impl Freight,
+        aisle: usize,
         class: usize,
         magazine: Magazine,
         limit: usize,
     ) -> Option<Magazine> {
-        let slot = &self.slots[class % SLOTS];
+        let slot = &self.aisles[aisle % AISLES][class % SLOTS];
         let mut shelf = slot.shelf.lock();
         let bytes = slot.bytes.load(Ordering::Relaxed) + magazine.count * class_size(class);
         if bytes > shelf.reserved {
@@ -156,6 +183,10 @@ impl Depot {
                 return Some(magazine);
             };
             self.reserved.fetch_add(more, Ordering::Relaxed);
+            let bit = 1 << (aisle % AISLES);
+            if self.used.load(Ordering::Relaxed) & bit == 0 {
+                self.used.fetch_or(bit, Ordering::Relaxed);
+            }
             shelf.reserved += more;
             shelf.slack = 2 * quantum;
         }
@@ -167,27 +198,41 @@ impl Depot {
         None
     }
 
-    /// Whether the shelf of a class may hold a magazine.
+    /// Whether any shelf of a class may hold a magazine.
     #[inline]
     pub fn may_hold(&self, class: usize) -> bool {
         // As long as there is nothing at all, the shelves' pages are not even looked at.
-        self.reserved.load(Ordering::Relaxed) != 0
-            && self.slots[class % SLOTS].bytes.load(Ordering::Relaxed) != 0
+        self.reserved.load(Ordering::Relaxed) != 0 && self.filled(class).next().is_some()
     }
 
-    /// Takes the magazine that was put last.
-    pub fn take(&self, freight: &impl Freight, class: usize) -> Option<Magazine> {
-        if !self.may_hold(class) {
+    /// Takes the magazine that was put last into an aisle, or one from another aisle.
+    pub fn take(&self, freight: &impl Freight, aisle: usize, class: usize) -> Option<Magazine> {
+        if self.reserved.load(Ordering::Relaxed) == 0 {
             return None;
         }
-        let mut shelf = self.slots[class % SLOTS].shelf.lock();
-        self.take_from(freight, class, &mut shelf)
+        let own = &self.aisles[aisle % AISLES][class % SLOTS];
+        if self.used.load(Ordering::Relaxed) >> (aisle % AISLES) & 1 != 0
+            && own.bytes.load(Ordering::Relaxed) != 0
+        {
+            let taken = self.take_from(freight, class, own, &mut own.shelf.lock());
+            if taken.is_some() {
+                return taken;
+            }
+        }
+        self.take_any(freight, class)
+    }
+
+    /// Takes a magazine of a class from any aisle.
+    pub fn take_any(&self, freight: &impl Freight, class: usize) -> Option<Magazine> {
+        self.filled(class)
+            .find_map(|slot| self.take_from(freight, class, slot, &mut slot.shelf.lock()))
     }
 
     fn take_from(
         &self,
         freight: &impl Freight,
         class: usize,
+        slot: &Slot,
         shelf: &mut Shelf,
     ) -> Option<Magazine> {
         let top = shelf.top;
@@ -200,7 +245,6 @@ impl Depot {
         shelf.top = below;
         shelf.magazines -= 1;
         shelf.low = shelf.low.min(shelf.magazines);
-        let slot = &self.slots[class % SLOTS];
         let bytes = slot.bytes.load(Ordering::Relaxed) - count * class_size(class);
         slot.bytes.store(bytes, Ordering::Relaxed);
         let more = shelf.reserved - bytes;
@@ -216,25 +260,26 @@ impl Depot {
 
     /// Takes a magazine that nobody needed since the last call of [`age`](Depot::age).
     pub fn take_idle(&self, freight: &impl Freight, class: usize) -> Option<Magazine> {
-        let mut shelf = self.slots[class % SLOTS].shelf.lock();
-        if shelf.low == 0 {
-            return None;
-        }
-        let low = shelf.low - 1;
-        let taken = self.take_from(freight, class, &mut shelf);
-        shelf.low = low;
-        taken
+        self.filled(class).find_map(|slot| {
+            let mut shelf = slot.shelf.lock();
+            let low = shelf.low.checked_sub(1)?;
+            let taken = self.take_from(freight, class, slot, &mut shelf);
+            shelf.low = low;
+            taken
+        })
     }
 
-    /// Begins a new interval: what lies on the shelf now and is never needed will be idle.
+    /// Begins a new interval: what lies on the shelves now and is never needed will be idle.
     pub fn age(&self, class: usize) {
-        let mut shelf = self.slots[class % SLOTS].shelf.lock();
-        shelf.low = shelf.magazines;
+        for slot in self.used().filter_map(|slots| slots.get(class % SLOTS)) {
+            let mut shelf = slot.shelf.lock();
+            shelf.low = shelf.magazines;
+        }
     }
 
     /// In a child process: forgets the shelves that somebody held at the fork.
     pub fn after_fork(&self) {
-        for slot in &self.slots {
+        for slot in self.used().flatten() {
             if slot.shelf.is_locked() {
                 // SAFETY: the holder does not exist in this process, and no other thread does
                 // anything here before the child is in order.

@@ -14,7 +14,7 @@ mod maps;
 mod roster;
 mod table;
 
-pub use depot::{Depot, Freight, Magazine};
+pub use depot::{AISLES, Depot, Freight, Magazine};
 pub use maps::{Mapped, Maps};
 pub use roster::{Member, Roster, Usage};
 pub use table::{MapTable, Owned};
@@ -506,7 +506,7 @@ impl<O: Os + Copy + 'static> Shared<O> {
     /// Empties the depot into the arenas.
     pub fn drain_depot(&self) {
         for class in 2..CLASSES {
-            while let Some(magazine) = self.depot.take(self.keys, class) {
+            while let Some(magazine) = self.depot.take_any(self.keys, class) {
                 self.release_without_ticks(magazine.stack);
             }
         }

@@ -58,7 +58,7 @@ impl Cache {
             return false;
         }
         self.reach(shared, class);
-        let Some(magazine) = shared.depot.take(shared.keys(), class) else {
+        let Some(magazine) = shared.depot.take(shared.keys(), self.arena, class) else {
             return false;
         };
         self.net[class % SLOTS] += magazine.count as i64;
@@ -87,7 +87,7 @@ impl Cache {
         let served = slot.pops().wrapping_add(self.earlier[class % SLOTS]) & POPS;
         let ahead = (served / AHEAD) as usize;
         let want = ahead
-            .max(first_share(class_size(class)))
+            .max(first_share(class_size(class)) / 2)
             .min(usize::from(slot.capacity))
             .max(1);
         let mut batch = Batch::wanting(want);
@@ -171,9 +171,13 @@ impl Cache {
         class: usize,
         magazine: Magazine,
     ) {
-        let back = shared
-            .depot
-            .put(shared.keys(), class, magazine, shared.depot_limit());
+        let back = shared.depot.put(
+            shared.keys(),
+            self.arena,
+            class,
+            magazine,
+            shared.depot_limit(),
+        );
         if let Some(magazine) = back {
             shared.release(magazine.stack);
             shared.relieve_depot();

@@ -10,7 +10,7 @@ use crate::config::Key;
 use crate::heap::Batch;
 use crate::os::{Caller, Region};
 use crate::size::{CACHED_REQUEST, Native, class_size};
-use crate::sync::overlay::Ordering;
+use crate::sync::count;
 
 /// A block of at least `size` bytes at a multiple of `align`, a power of two. Null if there is
 /// no memory.
@@ -129,7 +129,7 @@ fn serve_aligned(align: usize, size: usize) -> Served {
             }
         };
     }
-    DIRECT_MALLOCS.fetch_add(1, Ordering::Relaxed);
+    count(&DIRECT_MALLOCS);
     let mut batch = Batch::wanting(1);
     if SHARED.fill_aligned(arena, align, chunk_size, &mut batch)
         && let Some(chunk) = batch.pop(&KEYS)

@@ -35,7 +35,7 @@ use crate::heap::Batch;
 use crate::os::{Caller, Exposed, Region, with_caller};
 use crate::report::Call;
 use crate::size::{CACHED_REQUEST, HEADER, Native, SMALL_REQUEST, class_of, small_class_of};
-use crate::sync::overlay::Ordering;
+use crate::sync::count;
 use diagnosis::misuse;
 use guarding::{guard, guarded};
 pub use guarding::{guard_totals, sampled, sweep};
@@ -308,7 +308,7 @@ fn serve(size: usize, zeroed: bool) -> Served {
             };
         }
     }
-    DIRECT_MALLOCS.fetch_add(1, Ordering::Relaxed);
+    count(&DIRECT_MALLOCS);
     let mut batch = Batch::wanting(1);
     if SHARED.fill(arena, chunk_size, &mut batch) {
         let zero = batch.zero();
@@ -368,7 +368,7 @@ fn take_chunk(chunk: KernelChunk, low: Low) {
             return;
         }
     }
-    DIRECT_FREES.fetch_add(1, Ordering::Relaxed);
+    count(&DIRECT_FREES);
     SHARED.free(chunk);
 }
 

@@ -7,6 +7,7 @@
 mod alone;
 mod futex;
 
+pub use alone::count;
 pub use futex::{Lock, RawLock};
 
 #[cfg(not(loom))]
