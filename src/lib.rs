@@ -20,25 +20,27 @@
 //!
 //! 1. [`front::cached_with`] finds the class of the request and pops the thread's magazine: no lock, no
 //!    atomic instruction, no call. The chunk's tag is verified and rewritten.
-//! 2. On a miss [`front`] decides. A chunk of at least the mapping threshold gets a mapping
+//! 2. On a miss the cache takes its spare magazine, then one from the depot: from the aisle of its
+//!    own arena's threads if there is one.
+//! 3. Otherwise [`front`] decides. A chunk of at least the mapping threshold gets a mapping
 //!    ([`arena::Maps`]): a kept one, moved to size, or a new one. glibc asks the bins first; this
-//!    is deliberate, for a mapping grows by `mremap` and goes back whole.
-//! 3. Otherwise the cache takes its spare magazine, then one from the depot, then asks its arena
-//!    to [`fill`](heap::Heap::fill) a batch. The ladder: fast bin, small bin, (a large request
-//!    consolidates the fast bins,) unsorted bin, best fit, top. A batch is carved contiguously and
-//!    starts with a few chunks, so that a small program stays small.
-//! 4. Before top grows, the depot is emptied into the arenas and as much as is asked for is given
-//!    up by the mapping cache: what we keep for speed never raises the peak.
+//!    is deliberate, for a mapping grows by `mremap` and goes back whole. For any other the cache
+//!    asks its arena to [`fill`](heap::Heap::fill) a batch. The ladder: fast bin, small bin, (a
+//!    large request consolidates the fast bins,) unsorted bin, best fit, top. A batch is carved
+//!    contiguously and is a part of what the class has served so far, so that a small program
+//!    stays small.
+//! 4. Before top grows, the depot is emptied into the arenas, first of what nobody needed lately,
+//!    then of the rest, and as much as is asked for is given up by the mapping cache.
 //! 5. If the break is refused, a mapped segment serves; if that is refused, NULL with ENOMEM.
 //!
 //! # A free comes back
 //!
 //! 1. [`os::Extents`] says whether the pointer is aligned and lies in heap memory: one load and a
 //!    compare, before any head is read. (Guard mode's pool lies outside, so it costs nothing.)
-//! 2. The chunk's tag, keyed over address, size, flags and state, must say *used*. Anything else
+//! 2. The chunk's tag, keyed over address, size and state, must say *used*. Anything else
 //!    ends in one line that names the misuse ([`report`]).
 //! 3. The chunk is pushed on the thread's magazine. A full one becomes the spare, the old spare
-//!    goes to the depot; what the depot has no room for, or held for a whole tick without need,
+//!    goes to the depot; what the depot has no room for, or held for some ticks without need,
 //!    goes home to the arenas that own it, where it merges with its neighbours.
 //! 4. Every so many freed bytes a *tick* passes ([`heap`], module `purge`): idle memory at top and
 //!    whole free pages inside the heap go back to the system.

@@ -1,7 +1,8 @@
 //! The depot: full magazines of every class, exchanged between threads in constant time.
 //!
 //! Memory that one thread allocates and another frees travels here by the magazine, without a
-//! walk over lists and without touching an arena.
+//! walk over lists and without touching an arena. Memory that a thread frees and allocates again
+//! comes back from the aisle of its own arena's threads.
 
 use crate::chunk::{Keys, Stack};
 use crate::os::Region;
@@ -92,7 +93,7 @@ pub const AISLES: usize = 4;
 #[derive(Debug)]
 pub struct Depot {
     aisles: [[Slot; SLOTS]; AISLES],
-    /// Bit n: something was put into aisle n once. The others' pages are not looked at.
+    /// Bit n: somebody came to put something into aisle n. The others' pages are not looked at.
     used: AtomicUsize,
     /// Bytes that are on the shelves or reserved for them.
     reserved: AtomicUsize,
@@ -169,6 +170,14 @@ impl Depot {
         magazine: Magazine,
         limit: usize,
     ) -> Option<Magazine> {
+        if limit == 0 {
+            return Some(magazine);
+        }
+        // Before the lock: a child of fork looks after the shelves of these aisles alone.
+        let bit = 1 << (aisle % AISLES);
+        if self.used.load(Ordering::Relaxed) & bit == 0 {
+            self.used.fetch_or(bit, Ordering::SeqCst);
+        }
         let slot = &self.aisles[aisle % AISLES][class % SLOTS];
         let mut shelf = slot.shelf.lock();
         let bytes = slot.bytes.load(Ordering::Relaxed) + magazine.count * class_size(class);
@@ -183,10 +192,6 @@ impl Depot {
                 return Some(magazine);
             };
             self.reserved.fetch_add(more, Ordering::Relaxed);
-            let bit = 1 << (aisle % AISLES);
-            if self.used.load(Ordering::Relaxed) & bit == 0 {
-                self.used.fetch_or(bit, Ordering::Relaxed);
-            }
             shelf.reserved += more;
             shelf.slack = 2 * quantum;
         }

@@ -8,7 +8,8 @@
 //!
 //! Magazines grow with traffic. The capacities of all classes together, main and spare, never
 //! exceed the thread's budget in bytes, so neither does what the cache holds; a class that
-//! finds the budget spent takes it from one that has not been used for a while.
+//! finds the budget spent takes it from one that has not been used for a while. The budget is a
+//! share of what the program has in use (`budget.rs`); misses are in `exchange.rs`.
 #![allow(unsafe_code)] // Unchecked indexing on the hit path; pages of the cache itself.
 
 mod aligned;

@@ -2,7 +2,6 @@
 
 use super::Heap;
 use crate::chunk::{Chunk, DIRT_MIN, State};
-use crate::config::Key;
 use crate::os::Os;
 use crate::report::{Misuse, abort};
 use crate::size::{FAST_BINS, MAX_CHUNK, MIN_CHUNK, Native};
@@ -42,8 +41,7 @@ impl<O: Os + 'static> Heap<O> {
     pub fn free_with(&mut self, run: &mut Run, chunk: Chunk<'static, O::Region>) {
         let size = chunk.size();
         self.came_home(size);
-        // With a depot, what comes home was not needed there either.
-        if self.settings.get(Key::Depot) == 0 && self.put_fast(chunk, size) {
+        if self.put_fast(chunk, size) {
             return;
         }
         if run.size != 0 && run.size + size <= MAX_CHUNK {
