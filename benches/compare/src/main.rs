@@ -56,6 +56,11 @@ struct Arguments {
     #[arg(long)]
     list: bool,
 
+    /// The length of each workload in percent
+    #[arg(long, value_name = "N", default_value_t = 100, conflicts_with = "quick",
+          value_parser = clap::value_parser!(u64).range(1..=1000))]
+    percent: u64,
+
     /// fencepost's library; by default it is built
     #[arg(long, value_name = "FILE")]
     lib: Option<PathBuf>,

@@ -19,7 +19,11 @@ pub fn measure(arguments: &Arguments, layout: &Layout, peers: &Path) -> Result<O
     }
     let inputs = inputs::prepare(&layout.work.join("inputs"))?;
     let scratch = tempfile::Builder::new().prefix("compare").tempdir()?;
-    let percent = if arguments.quick { 30 } else { 100 };
+    let percent = if arguments.quick {
+        30
+    } else {
+        arguments.percent
+    };
     let programs = layout.root.join("benches/compare/programs");
     let (mut workloads, mut skipped) = workloads::all(&Places {
         binaries: &layout.binaries,
