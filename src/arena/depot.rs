@@ -11,7 +11,12 @@ use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 
 /// Room for every class. An index modulo this power of two needs no check that could panic.
-const SLOTS: usize = CLASSES.next_power_of_two();
+/// A model has few classes, and little room for their locks.
+const SLOTS: usize = if cfg!(loom) {
+    16
+} else {
+    CLASSES.next_power_of_two()
+};
 
 /// A stack of cached chunks of one class that travels as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,7 +92,7 @@ const PART_RESERVED: usize = 1024;
 
 /// How many aisles there are: threads of different arenas put things into different ones, so that
 /// they neither wait for each other nor mix blocks whose cache lines both would write to.
-pub const AISLES: usize = 4;
+pub const AISLES: usize = if cfg!(loom) { 2 } else { 4 };
 
 /// A shelf per class in every aisle.
 #[derive(Debug)]
@@ -160,8 +165,8 @@ impl Depot {
         self.reserved.load(Ordering::Relaxed)
     }
 
-    /// Puts a magazine (not empty) on the shelf of its class in an aisle, unless the depot would hold more
-    /// than `limit` bytes: then the magazine comes back.
+    /// Puts a magazine (not empty) on the shelf of its class in an aisle, unless the depot would
+    /// hold more than `limit` bytes: then the magazine comes back.
     pub fn put(
         &self,
         freight: &impl Freight,
@@ -276,9 +281,24 @@ impl Depot {
 
     /// Begins a new interval: what lies on the shelves now and is never needed will be idle.
     pub fn age(&self, class: usize) {
+        self.each_shelf(class, |shelf, _| shelf.low = shelf.magazines);
+    }
+
+    /// What the shelves of a class had reserved beyond what lies there is nobody's again.
+    pub fn settle(&self, class: usize) {
+        self.each_shelf(class, |shelf, bytes| {
+            let more = shelf.reserved - bytes;
+            if more != 0 {
+                self.reserved.fetch_sub(more, Ordering::Relaxed);
+                shelf.reserved = bytes;
+            }
+        });
+    }
+
+    fn each_shelf(&self, class: usize, mut visit: impl FnMut(&mut Shelf, usize)) {
         for slot in self.used().filter_map(|slots| slots.get(class % SLOTS)) {
             let mut shelf = slot.shelf.lock();
-            shelf.low = shelf.magazines;
+            visit(&mut shelf, slot.bytes.load(Ordering::Relaxed));
         }
     }
 
@@ -296,6 +316,10 @@ impl Depot {
                 slot.bytes.store(0, Ordering::Relaxed);
             }
         }
+        // Somebody may have been between the sum and his shelf.
+        let each = self.used().flatten();
+        let reserved = each.map(|slot| slot.shelf.lock().reserved).sum();
+        self.reserved.store(reserved, Ordering::Relaxed);
     }
 }
 

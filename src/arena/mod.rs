@@ -490,25 +490,29 @@ impl<O: Os + Copy + 'static> Shared<O> {
         let ticks = self.ticks.fetch_add(1, Ordering::Relaxed);
         if ticks.is_multiple_of(DEPOT_TICKS) {
             self.drain_idle();
+            (2..CLASSES).for_each(|class| self.depot.age(class));
         }
     }
 
-    /// Sends those magazines home that nobody needed since the last call.
+    /// Sends those magazines home that nobody needed lately.
     fn drain_idle(&self) {
-        for class in (2..CLASSES).filter(|class| self.depot.may_hold(*class)) {
-            while let Some(magazine) = self.depot.take_idle(self.keys, class) {
-                self.release_without_ticks(magazine.stack);
-            }
-            self.depot.age(class);
-        }
+        self.drain_by(Depot::take_idle);
     }
 
     /// Empties the depot into the arenas.
     pub fn drain_depot(&self) {
+        self.drain_by(Depot::take_any);
+    }
+
+    fn drain_by(&self, take: impl Fn(&Depot, &Keys<O::Region>, usize) -> Option<Magazine>) {
+        if self.depot.bytes_about() == 0 {
+            return;
+        }
         for class in 2..CLASSES {
-            while let Some(magazine) = self.depot.take_any(self.keys, class) {
+            while let Some(magazine) = take(&self.depot, self.keys, class) {
                 self.release_without_ticks(magazine.stack);
             }
+            self.depot.settle(class);
         }
     }
 

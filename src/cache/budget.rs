@@ -76,11 +76,17 @@ impl Cache {
             let victim = self.hand;
             let slot = &self.slots[victim % SLOTS];
             let (calls, capacity) = (slot.counts as u32, usize::from(slot.capacity));
-            if capacity == 0 || victim == class {
+            if victim == class {
                 continue;
             }
             let is_idle = calls == self.seen[victim % SLOTS];
             self.seen[victim % SLOTS] = calls;
+            if capacity == 0 {
+                if is_idle && self.aside_bytes != 0 {
+                    self.release_aside(shared, victim);
+                }
+                continue;
+            }
             let kept = if is_idle {
                 0
             } else if fair && 2 * capacity * class_size(victim) >= RICHER * cost {

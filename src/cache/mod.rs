@@ -6,8 +6,8 @@
 //! still there to the depot. So between two visits to the depot lie at least as many calls as a
 //! magazine holds, whatever the pattern.
 //!
-//! Magazines grow with traffic. The capacities of all classes together, main and spare, never
-//! exceed the thread's budget in bytes, so neither does what the cache holds; a class that
+//! Magazines grow with traffic. The capacities of all classes together, main and spare, and what
+//! was set aside for aligned requests do not exceed the thread's budget in bytes; a class that
 //! finds the budget spent takes it from one that has not been used for a while. The budget is a
 //! share of what the program has in use (`budget.rs`); misses are in `exchange.rs`.
 #![allow(unsafe_code)] // Unchecked indexing on the hit path; pages of the cache itself.
@@ -245,8 +245,8 @@ impl Cache {
     }
 
     /// Pushes a chunk that was verified as used, whose keyed size and cached tag are
-    /// these. `false` if the
-    /// class is full or the size is none of a class: the chunk is as it was then.
+    /// these. `false` if the class is full or the size is none of a class: the chunk is as it was
+    /// then.
     ///
     /// # Safety
     /// `cache` is the calling thread's cache or a direct one.

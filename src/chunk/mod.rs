@@ -304,7 +304,8 @@ impl<'k, R: Region> Chunk<'k, R> {
         let bytes = (word & ((1 << 40) - 1)) as usize;
         (
             if carries { (word >> 40) as u32 } else { now },
-            if carries { bytes } else { size },
+            // No tag covers the word.
+            if carries { bytes.min(size) } else { size },
         )
     }
 

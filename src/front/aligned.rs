@@ -66,6 +66,14 @@ fn memalign_untraced(align: usize, size: usize, caller: Caller) -> *mut u8 {
 /// As [`memalign`], all zero.
 #[must_use]
 pub fn memalign_zeroed(align: usize, size: usize, caller: Caller) -> *mut u8 {
+    if align > Native::ALIGN {
+        let hit = cached_aligned(align, size);
+        if !hit.is_null() {
+            // SAFETY: the block has that many bytes and nobody else knows it.
+            unsafe { hit.write_bytes(0, size) };
+            return hit;
+        }
+    }
     let p = memalign_zeroed_untraced(align, size, caller);
     trace::allocated(caller, p.addr(), size);
     p

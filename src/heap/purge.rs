@@ -4,7 +4,8 @@
 //! passes when a quarter of the bytes in use (2 MiB at least) was freed since the last one. At
 //! a tick, top gives up what it did not need since the last tick, and free chunks that were
 //! dirty already at the last tick have their whole pages discarded, largest first, until what
-//! stays dirty is a share of the bytes in use, and 8 to 64 MiB besides.
+//! stays dirty is a share of the bytes in use, and some MiB besides; or as much as the bytes in use
+//! are below their recent height, as long as that is not by more than three fifths.
 //!
 //! That share begins at an eighth. If most of what was discarded is handed out again within a
 //! tick, it was not idle, and the share doubles, up to twice the bytes in use; if nothing is
@@ -83,7 +84,7 @@ impl<O: Os + 'static> Heap<O> {
             (MIN_DIRT_OF_MANY, most)
         };
         // What the pages were that held the most in use lately, with what lay between.
-        let held = high + self.regret.beside.min(high);
+        let held = high + self.regret.beside.min(high / 4);
         let share = ((used / 8) << doublings) + held.min(most).max(least);
         let keep = if peak_passed {
             share
@@ -188,7 +189,7 @@ impl<O: Os + 'static> Heap<O> {
     /// `false` if the system refuses to take pages back.
     fn purge_chunk(&mut self, chunk: Chunk<'static, O::Region>, aged: bool) -> bool {
         let size = chunk.size();
-        let (stamp, dirt) = chunk.dirt();
+        let (stamp, dirt) = self.dirt_of(chunk, size);
         if aged && stamp == self.epoch {
             return true;
         }

@@ -3,7 +3,8 @@
 //! Such an instruction waits until all that was written before has reached the caches, and what
 //! was written before are the heads of chunks: most of a refill's time. The C library tells
 //! (glibc since 2.32): its word is 1 until the first call of `pthread_create`, which a thread
-//! makes itself, never while it holds a lock of ours. Where nobody tells, we are never alone.
+//! makes itself, never while it holds a lock of ours (a handler of signals may not make threads). Where
+//! nobody tells, we are never alone.
 
 /// Whether the calling thread is the only one, and stays so until it makes another.
 #[cfg(all(

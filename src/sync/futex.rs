@@ -82,8 +82,6 @@ impl Lock {
     /// Gives the lock back. The caller holds it.
     #[inline]
     pub fn unlock(&self) {
-        // A thread that was made while we held the lock (by a signal's handler) may wait by now:
-        // then we are not alone any more.
         if is_alone() {
             self.0.store(FREE, Ordering::Relaxed);
             return;
