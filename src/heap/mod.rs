@@ -2,7 +2,7 @@
 //!
 //! A heap owns *segments*, each a run of chunks without a gap; the last segment ends with *top*.
 //! Its verbs are [`fill`](Heap::fill) (the malloc ladder), [`free`](Heap::free),
-//! [`resize`](Heap::resize), [`aligned`](Heap::aligned), [`trim`](Heap::trim) and
+//! [`resize`](Heap::resize), [`fill_aligned`](Heap::fill_aligned), [`trim`](Heap::trim) and
 //! [`check`](Heap::check). Invariants, as the checker and the SAFETY comments cite them:
 //!
 //! - **I1** A segment is covered by chunks from its first byte to its end; each begins where the
