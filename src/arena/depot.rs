@@ -145,6 +145,12 @@ impl Depot {
         each.map(|slot| slot.bytes.load(Ordering::Relaxed)).sum()
     }
 
+    /// Bytes of the chunks of a class and all larger ones.
+    pub fn bytes_from(&self, class: usize) -> usize {
+        let each = self.used().filter_map(|slots| slots.get(class..)).flatten();
+        each.map(|slot| slot.bytes.load(Ordering::Relaxed)).sum()
+    }
+
     /// The aisles that were used.
     fn used(&self) -> impl Iterator<Item = &[Slot; SLOTS]> {
         let used = self.used.load(Ordering::Relaxed);

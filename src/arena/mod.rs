@@ -23,7 +23,7 @@ use crate::chunk::{Chunk, Keys, Stack, State};
 use crate::config::{Key, Settings};
 use crate::heap::{Batch, Growth, Heap, Reserved, Run};
 use crate::os::{ForkPage, Os, PageState, Prot, Region, available_cpus};
-use crate::size::{CLASSES, align_up, class_size};
+use crate::size::{CLASSES, align_up, class_of, class_size};
 use crate::sync::overlay::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 
@@ -39,13 +39,16 @@ const LEAST_DEPOT: usize = 4 << 20;
 const DEPOT_AFTER_PEAK: usize = 64 << 10;
 /// unless that was no more than this.
 const SMALL_PROGRAM: usize = 32 << 20;
-/// The depot is not drained for less than this many bytes.
+/// Before a heap takes memory that was never touched, the depot is drained if it holds more than
+/// this part of the heap,
+const PART_IN_DEPOT: usize = 16;
+/// and more than this many bytes.
 const LEAST_DRAIN: usize = 64 << 10;
 
 /// What the depot holds is idle when it was not needed for so many ticks.
 const DEPOT_TICKS: u32 = 8;
 /// For a request of this many bytes it is not drained as long as it holds less than a quarter of
-/// the heap: small chunks hardly make room for it.
+/// the heap, and little in chunks of nearly that size: small ones hardly make room for it.
 const HARDLY_MADE: usize = 16 << 10;
 
 /// A heap, its lock, and who uses it.
@@ -354,10 +357,8 @@ impl<O: Os + Copy + 'static> Shared<O> {
             let mut filled = serve(&mut heap, false);
             // Before the system is asked for memory, the depot gives up what it holds: first
             // what nobody needed lately, then the rest.
-            let part = if size < HARDLY_MADE { 16 } else { 4 };
             for drain in [Self::drain_idle, Self::drain_depot] {
-                let enough = (heap.system_bytes() / part).max(LEAST_DRAIN);
-                if filled || self.depot.bytes_about() <= enough {
+                if filled || !self.drain_pays(heap.system_bytes(), size) {
                     break;
                 }
                 drop(heap);
@@ -393,6 +394,17 @@ impl<O: Os + Copy + 'static> Shared<O> {
             return filled;
         }
         false
+    }
+
+    /// Whether the depot holds so much that a heap of `system` bytes may well find `size` bytes in
+    /// it.
+    fn drain_pays(&self, system: usize, size: usize) -> bool {
+        let held = self.depot.bytes_about();
+        let enough = (system / PART_IN_DEPOT).max(LEAST_DRAIN);
+        held > enough
+            && (size < HARDLY_MADE
+                || held > system / 4
+                || self.depot.bytes_from(class_of(size / 4)) > enough)
     }
 
     /// The number of the arena that owns a chunk.

@@ -74,6 +74,8 @@ pub struct Heap<O: Os + 'static> {
     bins: Bins,
     top: usize,
     top_size: usize,
+    /// The address up to which top may be handed out before whoever holds free chunks is asked.
+    reach: usize,
     /// Whether the kernel can make pages resident ahead of need, as far as is known.
     can_populate: bool,
     /// The smallest size that top had since the last tick.
@@ -144,6 +146,7 @@ impl<O: Os + 'static> Heap<O> {
             bins: Bins::new(),
             top: 0,
             top_size: 0,
+            reach: 0,
             can_populate: true,
             top_low: 0,
             last_remainder: 0,
