@@ -351,7 +351,11 @@ impl<O: Os + 'static> Heap<O> {
     /// may come home: what they hold need not be touched anew.
     pub(super) fn extend_reach(&mut self, size: usize) {
         let step = (self.counters.system_bytes / 32).clamp(LEAST_STEP, POPULATE_MOST);
-        self.reach = self.top + size + step;
+        self.reach = if self.owner == 0 {
+            self.top + size + step
+        } else {
+            usize::MAX
+        };
     }
 
     /// Top is about to be handed out up to `to`: makes the pages for it resident, and a few more,
@@ -411,7 +415,9 @@ impl<O: Os + 'static> Heap<O> {
             _ => {
                 let (first, last) = self.interior(self.top, end);
                 let (given, _) = self.discard_dirty(from.max(first), last);
-                self.reach = self.reach.min(from);
+                if self.owner == 0 {
+                    self.reach = self.reach.min(from);
+                }
                 self.counters.returned_bytes += given as u64;
                 return given != 0;
             }
