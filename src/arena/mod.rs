@@ -308,15 +308,17 @@ impl<O: Os + Copy + 'static> Shared<O> {
     }
 
     /// Fills a batch with chunks of `size` bytes from arena `number`, or from another one if
-    /// that has no memory. `false` if none has.
-    pub fn fill(&self, number: usize, size: usize, batch: &mut Batch) -> bool {
-        self.fill_by(number, size, |heap, may_grow| {
+    /// that has no memory. `false` if none has. Before memory is taken that nobody has touched yet,
+    /// `rest` is called, which may put what it does not need into the depot.
+    pub fn fill(&self, number: usize, size: usize, batch: &mut Batch, rest: impl FnMut()) -> bool {
+        let serve = |heap: &mut Heap<O>, may_grow: bool| {
             if may_grow {
                 heap.fill(size, batch)
             } else {
                 heap.fill_from_free(size, batch)
             }
-        })
+        };
+        self.fill_by(number, size, serve, rest)
     }
 
     /// As [`fill`](Shared::fill), with chunks whose payload addresses are multiples of `align`:
@@ -328,13 +330,14 @@ impl<O: Os + Copy + 'static> Shared<O> {
         size: usize,
         batch: &mut Batch,
     ) -> bool {
-        self.fill_by(number, size, |heap, may_grow| {
+        let serve = |heap: &mut Heap<O>, may_grow: bool| {
             if may_grow {
                 heap.fill_aligned(align, size, batch)
             } else {
                 heap.fill_aligned_from_free(align, size, batch)
             }
-        })
+        };
+        self.fill_by(number, size, serve, || ())
     }
 
     /// Has a heap serve a request for `size` bytes: from what is free, or, if it may, by growing.
@@ -343,6 +346,7 @@ impl<O: Os + Copy + 'static> Shared<O> {
         number: usize,
         size: usize,
         mut serve: impl FnMut(&mut Heap<O>, bool) -> bool,
+        mut rest: impl FnMut(),
     ) -> bool {
         let numbers = self.arenas.numbers();
         'arenas: for turn in 0..=numbers {
@@ -355,6 +359,14 @@ impl<O: Os + Copy + 'static> Shared<O> {
                 continue;
             };
             let mut filled = serve(&mut heap, false);
+            if !filled && turn == 0 && heap.has_advanced() {
+                drop(heap);
+                rest();
+                heap = match self.lock(candidate) {
+                    Some(heap) => heap,
+                    None => continue,
+                };
+            }
             // Before the system is asked for memory, the depot gives up what it holds: first
             // what nobody needed lately, then the rest.
             for drain in [Self::drain_idle, Self::drain_depot] {

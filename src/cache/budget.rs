@@ -118,6 +118,21 @@ impl Cache {
         }
     }
 
+    /// The heap is about to take new memory for this thread: what lies in classes that were not
+    /// used since it last did goes to the depot, which is drained first if it holds enough.
+    pub fn rest<O: Os + Copy + 'static>(&mut self, shared: &Shared<O>) {
+        for class in 2..CLASSES {
+            let slot = &self.slots[class % SLOTS];
+            let (count, spare) = (slot.count(), slot.spare_count);
+            let called = count ^ (slot.pops() as u16) << 8;
+            let idle = called == self.rested[class % SLOTS];
+            self.rested[class % SLOTS] = called;
+            if idle && count | spare != 0 {
+                self.cut(shared, class, 0);
+            }
+        }
+    }
+
     /// Gives everything to the depot and the arenas.
     pub fn flush<O: Os + Copy + 'static>(&mut self, shared: &Shared<O>) {
         for class in 2..CLASSES {

@@ -91,7 +91,9 @@ impl Cache {
             .min(usize::from(slot.capacity))
             .max(1);
         let mut batch = Batch::wanting(want);
-        if !shared.fill(self.arena, class_size(class), &mut batch) {
+        if !shared.fill(self.arena, class_size(class), &mut batch, || {
+            self.rest(shared)
+        }) {
             return 0;
         }
         self.net[class % SLOTS] += batch.count() as i64;

@@ -310,7 +310,13 @@ fn serve(size: usize, zeroed: bool) -> Served {
     }
     count(&DIRECT_MALLOCS);
     let mut batch = Batch::wanting(1);
-    if SHARED.fill(arena, chunk_size, &mut batch) {
+    let rest = || {
+        if !direct {
+            // SAFETY: not direct, so it is this thread's alone.
+            unsafe { (*cache).rest(&SHARED) };
+        }
+    };
+    if SHARED.fill(arena, chunk_size, &mut batch, rest) {
         let zero = batch.zero();
         if let Some(chunk) = batch.pop(&KEYS) {
             chunk.mark(chunk.low(), State::Used);

@@ -76,6 +76,8 @@ pub struct Heap<O: Os + 'static> {
     top_size: usize,
     /// The address up to which top may be handed out before whoever holds free chunks is asked.
     reach: usize,
+    /// Bytes by which that was extended lately.
+    advanced: usize,
     /// Whether the kernel can make pages resident ahead of need, as far as is known.
     can_populate: bool,
     /// The smallest size that top had since the last tick.
@@ -147,6 +149,7 @@ impl<O: Os + 'static> Heap<O> {
             top: 0,
             top_size: 0,
             reach: 0,
+            advanced: 0,
             can_populate: true,
             top_low: 0,
             last_remainder: 0,
