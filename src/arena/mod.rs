@@ -291,6 +291,9 @@ impl<O: Os + Copy + 'static> Shared<O> {
             let _ = unsafe { self.os.unmap(pages, bytes) };
             return None;
         };
+        if let Some(mut first) = self.lock(0) {
+            first.join_others();
+        }
         let arena: *mut Arena<O> = self.os.region().at(pages).cast();
         let heap = Heap::new(
             self.os,

@@ -18,6 +18,8 @@ const SHARE: usize = 4;
 const SHARE_OF_MANY: usize = 2;
 /// and at least at so many bytes; each may have `FENCEPOST_CACHE_BYTES` in any case.
 const COMMON_BUDGET: usize = 2 << 20;
+/// Many threads do not aim at more than this together: most of them will be idle.
+const COMMON_MOST: usize = 8 << 20;
 /// No thread aims at more than this.
 const MAX_BUDGET: usize = 4 << 20;
 /// A class that has so many times what another asks for gives up half.
@@ -151,7 +153,7 @@ pub(super) fn budget<O: Os + Copy + 'static>(shared: &Shared<O>) -> usize {
     }
     let threads = shared.threads().max(1);
     let share = if threads == 1 { SHARE } else { SHARE_OF_MANY };
-    let common = (shared.outside() / share).max(COMMON_BUDGET);
+    let common = (shared.outside() / share).clamp(COMMON_BUDGET, COMMON_MOST);
     (common / threads).min(MAX_BUDGET).max(each)
 }
 

@@ -69,6 +69,8 @@ pub struct Heap<O: Os + 'static> {
     settings: &'static Settings,
     /// The number under which the extents know this heap; 0 is the main arena.
     owner: usize,
+    /// Whether the process has more heaps than this one.
+    is_one_of_many: bool,
     fast: [Stack; FAST_BINS],
     fast_bytes: usize,
     bins: Bins,
@@ -143,6 +145,7 @@ impl<O: Os + 'static> Heap<O> {
             keys,
             settings,
             owner,
+            is_one_of_many: owner != 0,
             fast: [Stack::EMPTY; FAST_BINS],
             fast_bytes: 0,
             bins: Bins::new(),
@@ -184,6 +187,11 @@ impl<O: Os + 'static> Heap<O> {
                 beside: 0,
             },
         }
+    }
+
+    /// Tells that the process has more heaps than this one.
+    pub const fn join_others(&mut self) {
+        self.is_one_of_many = true;
     }
 
     /// The kernel that this heap asks for memory.

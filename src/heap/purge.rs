@@ -68,14 +68,14 @@ impl<O: Os + 'static> Heap<O> {
         } else {
             self.regret.reluctance
         };
-        let most = if self.owner != 0 {
+        let most = if self.is_one_of_many {
             MAX_DIRT_OF_MANY
         } else if high > LARGE {
             MAX_DIRT_OF_LARGE
         } else {
             MAX_DIRT
         };
-        let (least, most) = if self.owner == 0 {
+        let (least, most) = if !self.is_one_of_many {
             (MIN_DIRT, most)
         } else if used < high / 8 {
             // What swings comes back from the bottom, but not from nearly nothing.
