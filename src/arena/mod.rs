@@ -33,6 +33,9 @@ pub const MAX_ARENAS: usize = 64;
 /// from the arenas; more of them only spread the memory.
 const ARENAS_PER_CPU: usize = 2;
 
+/// So many threads per arena, and so twice as many per processor, are a crowd: most are idle.
+const CROWD: usize = 4;
+
 /// The depot may always hold this many bytes.
 const LEAST_DEPOT: usize = 4 << 20;
 /// and this many when most of what was in use lately has been freed,
@@ -108,6 +111,8 @@ pub struct Shared<O: Os + Copy + 'static> {
     /// The most bytes of chunks outside the arenas in recent ticks.
     high: AtomicUsize,
     ticks: AtomicU32,
+    /// Whether the heaps were told that most threads are idle.
+    crowded: AtomicU32,
     /// How many forks lie between the first process and this one.
     generation: AtomicU32,
 }
@@ -134,6 +139,7 @@ impl<O: Os + Copy + 'static> Shared<O> {
             parked: AtomicU64::new(0),
             high: AtomicUsize::new(0),
             ticks: AtomicU32::new(0),
+            crowded: AtomicU32::new(0),
             generation: AtomicU32::new(0),
         }
     }
@@ -266,8 +272,26 @@ impl<O: Os + Copy + 'static> Shared<O> {
     /// Gives a thread an arena: the first the main one, then a new one each until there are
     /// enough, then the least used.
     pub fn attach(&self) -> usize {
-        self.arenas
-            .attach(|| self.arena_limit(), |n| self.make_arena(n))
+        let number = self
+            .arenas
+            .attach(|| self.arena_limit(), |n| self.make_arena(n));
+        self.look_at_crowd();
+        number
+    }
+
+    /// Tells the heaps when most threads begin to be idle, or no longer are.
+    fn look_at_crowd(&self) {
+        let is_crowded = self.threads() >= self.arena_limit() * CROWD;
+        let now = u32::from(is_crowded);
+        if self.crowded.load(Ordering::Relaxed) != now
+            && self.crowded.swap(now, Ordering::Relaxed) != now
+        {
+            for number in 0..self.arenas.numbers() {
+                if let Some(mut heap) = self.lock(number) {
+                    heap.set_crowded(is_crowded);
+                }
+            }
+        }
     }
 
     /// As [`attach`](Shared::attach) for a thread whose arena was abandoned.
@@ -291,9 +315,6 @@ impl<O: Os + Copy + 'static> Shared<O> {
             let _ = unsafe { self.os.unmap(pages, bytes) };
             return None;
         };
-        if let Some(mut first) = self.lock(0) {
-            first.join_others();
-        }
         let arena: *mut Arena<O> = self.os.region().at(pages).cast();
         let heap = Heap::new(
             self.os,

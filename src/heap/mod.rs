@@ -69,8 +69,8 @@ pub struct Heap<O: Os + 'static> {
     settings: &'static Settings,
     /// The number under which the extents know this heap; 0 is the main arena.
     owner: usize,
-    /// Whether the process has more heaps than this one.
-    is_one_of_many: bool,
+    /// Whether the process has so many threads that most are idle.
+    is_crowded: bool,
     fast: [Stack; FAST_BINS],
     fast_bytes: usize,
     bins: Bins,
@@ -145,7 +145,7 @@ impl<O: Os + 'static> Heap<O> {
             keys,
             settings,
             owner,
-            is_one_of_many: owner != 0,
+            is_crowded: false,
             fast: [Stack::EMPTY; FAST_BINS],
             fast_bytes: 0,
             bins: Bins::new(),
@@ -189,9 +189,9 @@ impl<O: Os + 'static> Heap<O> {
         }
     }
 
-    /// Tells that the process has more heaps than this one.
-    pub const fn join_others(&mut self) {
-        self.is_one_of_many = true;
+    /// Tells whether the process has so many threads that most are idle.
+    pub const fn set_crowded(&mut self, is_crowded: bool) {
+        self.is_crowded = is_crowded;
     }
 
     /// The kernel that this heap asks for memory.

@@ -23,6 +23,9 @@ use crate::size::{MIN_CHUNK, align_down, align_up};
 
 /// The shortest tick, in freed bytes.
 const MIN_TICK: usize = 2 << 20;
+/// The same where most threads are idle, and perhaps will never free anything again, when a peak has
+/// passed.
+const MIN_TICK_OF_CROWD: usize = 256 << 10;
 /// Beyond its share a heap may keep as much as it had in use lately, within these bounds: what is
 /// small next to the machine is not worth a page fault,
 const MIN_DIRT: usize = 8 << 20;
@@ -33,6 +36,8 @@ const MAX_DIRT_OF_LARGE: usize = 32 << 20;
 /// or this is one heap of several,
 const MIN_DIRT_OF_MANY: usize = 1 << 20;
 const MAX_DIRT_OF_MANY: usize = 16 << 20;
+/// or there are many threads of which most are idle, and a peak has passed.
+const MIN_DIRT_OF_CROWD: usize = 256 << 10;
 /// The share of the bytes in use that may stay dirty is `1/8 << reluctance`.
 const MAX_RELUCTANCE: u32 = 4;
 /// Ticks without regret after which the reluctance falls.
@@ -42,7 +47,16 @@ const MIN_TRIM: usize = 256 << 10;
 
 impl<O: Os + 'static> Heap<O> {
     fn tick_length(&self) -> usize {
-        (self.counters.used_bytes / 4).max(MIN_TICK)
+        let least = if self.is_crowded && self.has_passed_peak() {
+            MIN_TICK_OF_CROWD
+        } else {
+            MIN_TICK
+        };
+        (self.counters.used_bytes / 4).max(least)
+    }
+
+    fn has_passed_peak(&self) -> bool {
+        self.counters.used_bytes < self.regret.high / 5 * 2
     }
 
     pub(super) fn tick_if_due(&mut self) {
@@ -62,20 +76,22 @@ impl<O: Os + 'static> Heap<O> {
         let used = self.counters.used_bytes;
         let high = used.max(self.regret.high - self.regret.high / 64);
         self.regret.high = high;
-        let peak_passed = used < high / 5 * 2;
+        let peak_passed = self.has_passed_peak();
         let doublings = if peak_passed {
             0
         } else {
             self.regret.reluctance
         };
-        let most = if self.is_one_of_many {
+        let most = if self.owner != 0 || self.is_crowded {
             MAX_DIRT_OF_MANY
         } else if high > LARGE {
             MAX_DIRT_OF_LARGE
         } else {
             MAX_DIRT
         };
-        let (least, most) = if !self.is_one_of_many {
+        let (least, most) = if self.is_crowded && peak_passed {
+            (MIN_DIRT_OF_CROWD, MIN_DIRT_OF_CROWD)
+        } else if self.owner == 0 {
             (MIN_DIRT, most)
         } else if used < high / 8 {
             // What swings comes back from the bottom, but not from nearly nothing.
