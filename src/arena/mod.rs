@@ -40,6 +40,8 @@ const CROWD: usize = 4;
 const LEAST_DEPOT: usize = 4 << 20;
 /// and this many when most of what was in use lately has been freed,
 const DEPOT_AFTER_PEAK: usize = 64 << 10;
+/// this many where most threads are idle besides,
+const DEPOT_OF_CROWD: usize = 1 << 20;
 /// unless that was no more than this.
 const SMALL_PROGRAM: usize = 32 << 20;
 /// Before a heap takes memory that was never touched, the depot is drained if it holds more than
@@ -587,6 +589,8 @@ impl<O: Os + Copy + 'static> Shared<O> {
         let live = self.outside().saturating_sub(self.depot.bytes_about());
         let limit = if high > SMALL_PROGRAM && live < high / 5 * 2 {
             DEPOT_AFTER_PEAK
+        } else if live < high / 5 * 2 && self.crowded.load(Ordering::Relaxed) != 0 {
+            DEPOT_OF_CROWD
         } else {
             high.max(LEAST_DEPOT)
         };

@@ -18,8 +18,11 @@ const SHARE: usize = 4;
 const SHARE_OF_MANY: usize = 2;
 /// and at least at so many bytes; each may have `FENCEPOST_CACHE_BYTES` in any case.
 const COMMON_BUDGET: usize = 2 << 20;
-/// Many threads do not aim at more than this together: most of them will be idle.
-const COMMON_MOST: usize = 8 << 20;
+/// So many threads may each aim at the most; twice as many at half of that together, for more of
+/// them will be idle, down to
+const FULL_THREADS: usize = 8;
+/// this many bytes together.
+const LEAST_TOGETHER: usize = 8 << 20;
 /// No thread aims at more than this.
 const MAX_BUDGET: usize = 4 << 20;
 /// A class that has so many times what another asks for gives up half.
@@ -153,8 +156,15 @@ pub(super) fn budget<O: Os + Copy + 'static>(shared: &Shared<O>) -> usize {
     }
     let threads = shared.threads().max(1);
     let share = if threads == 1 { SHARE } else { SHARE_OF_MANY };
-    let common = (shared.outside() / share).clamp(COMMON_BUDGET, COMMON_MOST);
+    let common = (shared.outside() / share).clamp(COMMON_BUDGET, most_together(threads));
     (common / threads).min(MAX_BUDGET).max(each)
+}
+
+/// What the caches of so many threads aim at together at most.
+fn most_together(threads: usize) -> usize {
+    let full = MAX_BUDGET * FULL_THREADS;
+    let shrunk = full.checked_div(threads.div_ceil(FULL_THREADS));
+    shrunk.unwrap_or(full).max(LEAST_TOGETHER)
 }
 
 /// The capacity that a class begins with.
