@@ -16,14 +16,15 @@ const LEAST_MAGAZINE: usize = 2;
 const SHARE: usize = 4;
 /// those of several together at this
 const SHARE_OF_MANY: usize = 2;
-/// and at least at so many bytes; each may have `FENCEPOST_CACHE_BYTES` in any case.
-const COMMON_BUDGET: usize = 2 << 20;
+/// and at least at so many bytes,
+const LEAST_ALONE: usize = 2 << 20;
+const LEAST_OF_MANY: usize = 1 << 20;
 /// So many threads may each aim at the most; twice as many at half of that together, for more of
 /// them will be idle, down to
 const FULL_THREADS: usize = 8;
 /// this many bytes together.
 const LEAST_TOGETHER: usize = 8 << 20;
-/// No thread aims at more than this.
+/// No thread aims at more than this; each may have `FENCEPOST_CACHE_BYTES` in any case.
 const MAX_BUDGET: usize = 4 << 20;
 /// A class that has so many times what another asks for gives up half.
 const RICHER: usize = 4;
@@ -155,8 +156,12 @@ pub(super) fn budget<O: Os + Copy + 'static>(shared: &Shared<O>) -> usize {
         return each;
     }
     let threads = shared.threads().max(1);
-    let share = if threads == 1 { SHARE } else { SHARE_OF_MANY };
-    let common = (shared.outside() / share).clamp(COMMON_BUDGET, most_together(threads));
+    let (share, least) = if threads == 1 {
+        (SHARE, LEAST_ALONE)
+    } else {
+        (SHARE_OF_MANY, LEAST_OF_MANY)
+    };
+    let common = (shared.outside() / share).clamp(least, most_together(threads));
     (common / threads).min(MAX_BUDGET).max(each)
 }
 
