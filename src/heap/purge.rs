@@ -107,13 +107,18 @@ impl<O: Os + 'static> Heap<O> {
         } else {
             share.max(held - used)
         };
+        // There may be no later tick for what came home just now.
+        let at_once = self.is_crowded && peak_passed;
+        if at_once {
+            self.top_low = self.top_size;
+        }
         let before = self.counters.returned_bytes;
         if !self.settings.is_set(Key::TrimThreshold) {
             self.trim_idle_top(keep);
         }
         self.top_low = self.top_size;
         if self.settings.get(Key::Purge) != 0 && self.counters.dirty_bytes > keep + keep / 4 {
-            self.purge(keep, true);
+            self.purge(keep, !at_once);
         }
         self.regret.purged = (self.counters.returned_bytes - before) as usize;
         self.epoch = (self.epoch + 1) & 0xff_ffff;
