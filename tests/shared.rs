@@ -26,7 +26,7 @@ fn what_is_outside_agrees_with_the_arena_when_the_depot_is_drained() {
     let mut stored = 0;
     while stored < 512 << 10 {
         let mut batch = Batch::wanting(15);
-        assert!(SHARED.fill(0, class_size(class), &mut batch));
+        assert!(SHARED.fill(0, class_size(class), &mut batch, || ()));
         stored += batch.count() * class_size(class);
         let magazine = Magazine {
             stack: batch.stack(),
@@ -40,7 +40,7 @@ fn what_is_outside_agrees_with_the_arena_when_the_depot_is_drained() {
     }
     let before = KERNEL.calls();
     let mut large = Batch::wanting(1);
-    assert!(SHARED.fill(0, 8 << 20, &mut large));
+    assert!(SHARED.fill(0, 8 << 20, &mut large, || ()));
     assert_eq!(SHARED.depot.bytes(), 0, "the depot was drained");
     assert_ne!(KERNEL.calls(), before, "the arena had to grow");
     assert_eq!(used(), 8 << 20);

@@ -283,7 +283,9 @@ impl<O: Os + Copy + 'static> Shared<O> {
 
     /// Tells the heaps when most threads begin to be idle, or no longer are.
     fn look_at_crowd(&self) {
-        let is_crowded = self.threads() >= self.arena_limit() * CROWD;
+        let threads = self.threads();
+        // How many processors there are is not asked for a few threads.
+        let is_crowded = threads >= 2 * CROWD && threads >= self.arena_limit() * CROWD;
         let now = u32::from(is_crowded);
         if self.crowded.load(Ordering::Relaxed) != now
             && self.crowded.swap(now, Ordering::Relaxed) != now
