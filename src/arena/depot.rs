@@ -2,13 +2,15 @@
 //!
 //! Memory that one thread allocates and another frees travels here by the magazine, without a
 //! walk over lists and without touching an arena. Memory that a thread frees and allocates again
-//! comes back from the aisle of its own arena's threads.
+//! comes back from the thread's own aisle: threads that took each other's magazines, whenever one
+//! had given back what the other was about to ask for, would soon write to the same cache lines
+//! for ever. So from other aisles comes only what their threads do not take back themselves.
 
 use crate::chunk::{Keys, Stack};
 use crate::os::Region;
 use crate::size::{CLASSES, class_size};
 use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 /// Room for every class. An index modulo this power of two needs no check that could panic.
 /// A model has few classes, and little room for their locks.
@@ -57,23 +59,55 @@ impl<R: Region> Freight for Keys<R> {
 #[derive(Debug)]
 struct Shelf {
     top: usize,
-    magazines: usize,
-    /// The fewest magazines since the shelf was last looked after: so many nobody needed.
-    low: usize,
     /// Bytes that count as this shelf's in the sum of all: at least its own.
     reserved: usize,
     /// So many bytes more than its own it may keep.
-    slack: usize,
+    slack: u32,
+    magazines: u32,
+    /// The fewest magazines since the shelf was last looked after: so many nobody needed.
+    low: u32,
+    /// The fewest magazines in this window of visits,
+    fewest: u32,
+    /// and in the window before.
+    fewest_before: u32,
+    /// Visits in this window.
+    visits: u16,
+    /// Grows when the aisle's own threads take something, falls when they put something: 0 if they
+    /// do not come back for it.
+    reuse: u16,
 }
 
 impl Shelf {
     const EMPTY: Shelf = Shelf {
         top: 0,
-        magazines: 0,
-        low: 0,
         reserved: 0,
         slack: 0,
+        magazines: 0,
+        low: 0,
+        fewest: 0,
+        fewest_before: 0,
+        visits: 0,
+        reuse: 0,
     };
+
+    /// A thread of this aisle was here.
+    fn visited(&mut self) {
+        self.visits += 1;
+        if self.visits >= WINDOW {
+            self.visits = 0;
+            self.fewest_before = self.fewest;
+            self.fewest = self.magazines;
+        }
+    }
+
+    /// How many magazines others may take.
+    fn spare(&self, class: usize) -> u32 {
+        if self.reuse == 0 || class_size(class) > LIGHT {
+            self.magazines
+        } else {
+            self.fewest.min(self.fewest_before)
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -82,7 +116,40 @@ struct Slot {
     shelf: Mutex<Shelf>,
     /// Bytes on the shelf; changes under the lock.
     bytes: AtomicUsize,
+    /// How many magazines other aisles' threads may take; changes under the lock.
+    spare: AtomicU32,
 }
+
+impl Slot {
+    #[cfg(not(loom))]
+    const fn new() -> Slot {
+        Slot {
+            shelf: Mutex::new(Shelf::EMPTY),
+            bytes: AtomicUsize::new(0),
+            spare: AtomicU32::new(0),
+        }
+    }
+
+    #[cfg(loom)]
+    fn new() -> Slot {
+        Slot {
+            shelf: Mutex::new(Shelf::EMPTY),
+            bytes: AtomicUsize::new(0),
+            spare: AtomicU32::new(0),
+        }
+    }
+}
+
+/// What has lain on a shelf throughout so many visits of the aisle's own threads, twice, they do
+/// not need: enough for programs that free and allocate again a few thousand chunks of a class.
+const WINDOW: u16 = 64;
+/// One take makes up for so many puts,
+const REUSED: u16 = 8;
+/// and this many puts in a row, with nothing taken, are no longer a phase of one's own program.
+const MOST_REUSE: u16 = 256;
+/// Chunks above this size are lent to anybody: a few lines that change processors are nothing
+/// beside what is done with such a chunk, and what lies idle are many bytes.
+const LIGHT: usize = 1040;
 
 /// A shelf reserves up to so many bytes at once, so that exchanges of different classes do not
 /// meet at the sum either,
@@ -90,9 +157,9 @@ const MOST_RESERVED: usize = 16 << 10;
 /// and this part of the limit at most.
 const PART_RESERVED: usize = 1024;
 
-/// How many aisles there are: threads of different arenas put things into different ones, so that
-/// they neither wait for each other nor mix blocks whose cache lines both would write to.
-pub const AISLES: usize = if cfg!(loom) { 2 } else { 4 };
+/// How many aisles there are: as many threads put things into aisles of their own, so that they
+/// neither wait for each other nor mix blocks whose cache lines both would write to.
+pub const AISLES: usize = if cfg!(loom) { 2 } else { 8 };
 
 /// A shelf per class in every aisle.
 #[derive(Debug)]
@@ -100,6 +167,8 @@ pub struct Depot {
     aisles: [[Slot; SLOTS]; AISLES],
     /// Bit n: somebody came to put something into aisle n. The others' pages are not looked at.
     used: AtomicUsize,
+    /// Bit n: a thread has aisle n for itself.
+    claimed: AtomicUsize,
     /// Bytes that are on the shelves or reserved for them.
     reserved: AtomicUsize,
 }
@@ -110,15 +179,9 @@ impl Depot {
     #[must_use]
     pub const fn new() -> Depot {
         Depot {
-            aisles: [const {
-                [const {
-                    Slot {
-                        shelf: Mutex::new(Shelf::EMPTY),
-                        bytes: AtomicUsize::new(0),
-                    }
-                }; SLOTS]
-            }; AISLES],
+            aisles: [const { [const { Slot::new() }; SLOTS] }; AISLES],
             used: AtomicUsize::new(0),
+            claimed: AtomicUsize::new(0),
             reserved: AtomicUsize::new(0),
         }
     }
@@ -128,14 +191,34 @@ impl Depot {
     #[must_use]
     pub fn new() -> Depot {
         Depot {
-            aisles: core::array::from_fn(|_| {
-                core::array::from_fn(|_| Slot {
-                    shelf: Mutex::new(Shelf::EMPTY),
-                    bytes: AtomicUsize::new(0),
-                })
-            }),
+            aisles: core::array::from_fn(|_| core::array::from_fn(|_| Slot::new())),
             used: AtomicUsize::new(0),
+            claimed: AtomicUsize::new(0),
             reserved: AtomicUsize::new(0),
+        }
+    }
+
+    /// An aisle for a thread: the one that it wishes, or else the first that no other thread has;
+    /// if all are taken, the wish, but shared: numbers count modulo [`AISLES`].
+    pub fn claim_aisle(&self, wish: usize) -> usize {
+        let wish = wish % AISLES;
+        let mut mine = wish + AISLES;
+        let _ = self
+            .claimed
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |claimed| {
+                let is_free = |aisle: &usize| claimed >> aisle & 1 == 0;
+                let aisle = Some(wish).filter(is_free);
+                let aisle = aisle.or_else(|| (0..AISLES).find(is_free));
+                mine = aisle.unwrap_or(wish + AISLES);
+                Some(claimed | 1 << aisle?)
+            });
+        mine
+    }
+
+    /// Ends a thread's use of an aisle. What it put there stays.
+    pub fn leave_aisle(&self, aisle: usize) {
+        if aisle < AISLES {
+            self.claimed.fetch_and(!(1 << aisle), Ordering::Relaxed);
         }
     }
 
@@ -198,38 +281,65 @@ impl Depot {
             };
             self.reserved.fetch_add(more, Ordering::Relaxed);
             shelf.reserved += more;
-            shelf.slack = 2 * quantum;
+            shelf.slack = 2 * quantum as u32;
         }
         let top = magazine.stack.top();
         freight.write(top, shelf.top, magazine.count);
         shelf.top = top;
         shelf.magazines += 1;
+        shelf.reuse = shelf.reuse.saturating_sub(1);
+        shelf.visited();
         slot.bytes.store(bytes, Ordering::Relaxed);
+        slot.spare.store(shelf.spare(class), Ordering::Relaxed);
         None
     }
 
-    /// Whether any shelf of a class may hold a magazine.
+    /// Whether [`take`](Depot::take) may find a magazine.
     #[inline]
-    pub fn may_hold(&self, class: usize) -> bool {
+    pub fn may_hold(&self, aisle: usize, class: usize) -> bool {
         // As long as there is nothing at all, the shelves' pages are not even looked at.
-        self.reserved.load(Ordering::Relaxed) != 0 && self.filled(class).next().is_some()
+        self.reserved.load(Ordering::Relaxed) != 0
+            && (self.own(aisle, class).is_some() || self.others(class).next().is_some())
     }
 
-    /// Takes the magazine that was put last into an aisle, or one from another aisle.
+    /// The shelf of a class in an aisle, if it may hold something.
+    fn own(&self, aisle: usize, class: usize) -> Option<&Slot> {
+        let slot = &self.aisles[aisle % AISLES][class % SLOTS];
+        let is_used = self.used.load(Ordering::Relaxed) >> (aisle % AISLES) & 1 != 0;
+        (is_used && slot.bytes.load(Ordering::Relaxed) != 0).then_some(slot)
+    }
+
+    /// The shelves of a class that may have something to spare.
+    fn others(&self, class: usize) -> impl Iterator<Item = &Slot> {
+        self.used()
+            .filter_map(move |slots| slots.get(class % SLOTS))
+            .filter(|slot| slot.spare.load(Ordering::Relaxed) != 0)
+    }
+
+    /// Takes the magazine that was put last into an aisle, or one that another aisle can spare.
     pub fn take(&self, freight: &impl Freight, aisle: usize, class: usize) -> Option<Magazine> {
         if self.reserved.load(Ordering::Relaxed) == 0 {
             return None;
         }
-        let own = &self.aisles[aisle % AISLES][class % SLOTS];
-        if self.used.load(Ordering::Relaxed) >> (aisle % AISLES) & 1 != 0
-            && own.bytes.load(Ordering::Relaxed) != 0
-        {
-            let taken = self.take_from(freight, class, own, &mut own.shelf.lock());
+        if let Some(slot) = self.own(aisle, class) {
+            let mut shelf = slot.shelf.lock();
+            shelf.reuse = (shelf.reuse + REUSED).min(MOST_REUSE);
+            shelf.visited();
+            let taken = self.take_from(freight, class, slot, &mut shelf);
             if taken.is_some() {
                 return taken;
             }
         }
-        self.take_any(freight, class)
+        self.others(class).find_map(|slot| {
+            let mut shelf = slot.shelf.lock();
+            if shelf.spare(class) == 0 {
+                return None;
+            }
+            // It was not needed, so the others are as idle as they were.
+            shelf.fewest = shelf.fewest.saturating_sub(1);
+            shelf.fewest_before = shelf.fewest_before.saturating_sub(1);
+            self.take_from(freight, class, slot, &mut shelf)
+        })
     }
 
     /// Takes a magazine of a class from any aisle.
@@ -255,10 +365,12 @@ impl Depot {
         shelf.top = below;
         shelf.magazines -= 1;
         shelf.low = shelf.low.min(shelf.magazines);
+        shelf.fewest = shelf.fewest.min(shelf.magazines);
+        slot.spare.store(shelf.spare(class), Ordering::Relaxed);
         let bytes = slot.bytes.load(Ordering::Relaxed) - count * class_size(class);
         slot.bytes.store(bytes, Ordering::Relaxed);
         let more = shelf.reserved - bytes;
-        if more > shelf.slack {
+        if more > shelf.slack as usize {
             self.reserved.fetch_sub(more, Ordering::Relaxed);
             shelf.reserved = bytes;
         }
@@ -314,8 +426,11 @@ impl Depot {
                 }
                 *slot.shelf.lock() = Shelf::EMPTY;
                 slot.bytes.store(0, Ordering::Relaxed);
+                slot.spare.store(0, Ordering::Relaxed);
             }
         }
+        // The threads that had an aisle are gone. The one that is left shares its own with another.
+        self.claimed.store(0, Ordering::Relaxed);
         // Somebody may have been between the sum and his shelf.
         let each = self.used().flatten();
         let reserved = each.map(|slot| slot.shelf.lock().reserved).sum();

@@ -473,8 +473,14 @@ impl<O: Os + Copy + 'static> Shared<O> {
         let Some(mut heap) = self.lock(owner) else {
             return false;
         };
+        let before = heap.ticks();
         let done = heap.resize(chunk, size);
         self.publish(owner, &heap);
+        let ticked = heap.ticks() != before;
+        drop(heap);
+        if ticked {
+            self.on_tick();
+        }
         done
     }
 

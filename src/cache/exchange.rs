@@ -54,11 +54,11 @@ impl Cache {
             self.slots[class % SLOTS].load(spare);
             return true;
         }
-        if !shared.depot.may_hold(class) {
+        if !shared.depot.may_hold(self.aisle, class) {
             return false;
         }
         self.reach(shared, class);
-        let Some(magazine) = shared.depot.take(shared.keys(), self.arena, class) else {
+        let Some(magazine) = shared.depot.take(shared.keys(), self.aisle, class) else {
             return false;
         };
         self.net[class % SLOTS] += magazine.count as i64;
@@ -173,7 +173,7 @@ impl Cache {
     ) {
         let back = shared.depot.put(
             shared.keys(),
-            self.arena,
+            self.aisle,
             class,
             magazine,
             shared.depot_limit(),

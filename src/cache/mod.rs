@@ -112,6 +112,8 @@ pub struct Cache {
     /// The bytes of it, which are part of `committed`.
     aside_bytes: usize,
     arena: usize,
+    /// The thread's aisle of the depot.
+    aisle: usize,
     /// A direct cache holds nothing: every call goes to the arena.
     direct: bool,
     /// The kernel's number of the thread; 0 if it was not asked yet.
@@ -152,6 +154,7 @@ impl Cache {
             aside: core::ptr::null_mut(),
             aside_bytes: 0,
             arena: 0,
+            aisle: 0,
             direct: false,
             thread: 0,
             odd: 0,
