@@ -384,22 +384,19 @@ fn large_chunks_are_lent_to_anybody() {
 }
 
 #[test]
-fn every_thread_has_an_aisle_of_its_own_while_there_are_any() {
+fn threads_spread_over_the_aisles() {
     let depot = Box::new(Depot::new());
-    assert_eq!(depot.claim_aisle(3), 3);
-    assert_eq!(depot.claim_aisle(3), 0, "the first that is free");
-    assert_eq!(depot.claim_aisle(AISLES + 2), 2);
-    let mut others: Vec<usize> = (3..AISLES).map(|_| depot.claim_aisle(3)).collect();
+    assert_eq!(depot.enter(3), 3);
+    assert_eq!(depot.enter(3), 0, "the first that is free");
+    assert_eq!(depot.enter(AISLES + 2), 2);
+    let mut others: Vec<usize> = (3..AISLES).map(|_| depot.enter(3)).collect();
     others.sort_unstable();
     let expected: Vec<usize> = (1..AISLES).filter(|n| *n != 2 && *n != 3).collect();
-    assert_eq!(others, expected);
-    // All are taken: the thread shares one, and gives nothing back.
-    let shared = depot.claim_aisle(3);
-    assert_eq!(shared % AISLES, 3);
-    depot.leave_aisle(shared);
-    assert!(depot.claim_aisle(5) >= AISLES);
-    depot.leave_aisle(2);
-    assert_eq!(depot.claim_aisle(5), 2);
+    assert_eq!(others, expected, "each has one of its own");
+    assert_eq!(depot.enter(3), 3, "all are taken");
+    assert_eq!(depot.enter(3), 0, "by one thread each but for that");
+    depot.leave(2);
+    assert_eq!(depot.enter(5), 2);
 }
 
 #[test]

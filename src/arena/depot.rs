@@ -157,8 +157,7 @@ const MOST_RESERVED: usize = 16 << 10;
 /// and this part of the limit at most.
 const PART_RESERVED: usize = 1024;
 
-/// How many aisles there are: as many threads put things into aisles of their own, so that they
-/// neither wait for each other nor mix blocks whose cache lines both would write to.
+/// How many aisles there are: as many threads have one of their own, so that they neither wait for each other nor mix blocks whose cache lines both would write to.
 pub const AISLES: usize = if cfg!(loom) { 2 } else { 8 };
 
 /// A shelf per class in every aisle.
@@ -167,8 +166,8 @@ pub struct Depot {
     aisles: [[Slot; SLOTS]; AISLES],
     /// Bit n: somebody came to put something into aisle n. The others' pages are not looked at.
     used: AtomicUsize,
-    /// Bit n: a thread has aisle n for itself.
-    claimed: AtomicUsize,
+    /// Threads that use each aisle.
+    users: [AtomicU32; AISLES],
     /// Bytes that are on the shelves or reserved for them.
     reserved: AtomicUsize,
 }
@@ -181,7 +180,7 @@ impl Depot {
         Depot {
             aisles: [const { [const { Slot::new() }; SLOTS] }; AISLES],
             used: AtomicUsize::new(0),
-            claimed: AtomicUsize::new(0),
+            users: [const { AtomicU32::new(0) }; AISLES],
             reserved: AtomicUsize::new(0),
         }
     }
@@ -193,33 +192,29 @@ impl Depot {
         Depot {
             aisles: core::array::from_fn(|_| core::array::from_fn(|_| Slot::new())),
             used: AtomicUsize::new(0),
-            claimed: AtomicUsize::new(0),
+            users: core::array::from_fn(|_| AtomicU32::new(0)),
             reserved: AtomicUsize::new(0),
         }
     }
 
-    /// An aisle for a thread: the one that it wishes, or else the first that no other thread has;
-    /// if all are taken, the wish, but shared: numbers count modulo [`AISLES`].
-    pub fn claim_aisle(&self, wish: usize) -> usize {
+    /// An aisle for a thread: of those that the fewest threads have the one that it wishes, or the
+    /// first.
+    pub fn enter(&self, wish: usize) -> usize {
         let wish = wish % AISLES;
-        let mut mine = wish + AISLES;
-        let _ = self
-            .claimed
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |claimed| {
-                let is_free = |aisle: &usize| claimed >> aisle & 1 == 0;
-                let aisle = Some(wish).filter(is_free);
-                let aisle = aisle.or_else(|| (0..AISLES).find(is_free));
-                mine = aisle.unwrap_or(wish + AISLES);
-                Some(claimed | 1 << aisle?)
-            });
-        mine
+        let others = (0..AISLES).filter(|aisle| *aisle != wish);
+        let users = |aisle: &usize| self.users[aisle % AISLES].load(Ordering::Relaxed);
+        let aisle = core::iter::once(wish).chain(others).min_by_key(users);
+        let aisle = aisle.unwrap_or(wish);
+        self.users[aisle % AISLES].fetch_add(1, Ordering::Relaxed);
+        aisle
     }
 
     /// Ends a thread's use of an aisle. What it put there stays.
-    pub fn leave_aisle(&self, aisle: usize) {
-        if aisle < AISLES {
-            self.claimed.fetch_and(!(1 << aisle), Ordering::Relaxed);
-        }
+    pub fn leave(&self, aisle: usize) {
+        // In a new process the counts began anew, with a thread in an aisle that is not counted.
+        let less = |n: u32| n.checked_sub(1);
+        let users = &self.users[aisle % AISLES];
+        let _ = users.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
     /// Bytes of all chunks in the depot.
@@ -429,8 +424,10 @@ impl Depot {
                 slot.spare.store(0, Ordering::Relaxed);
             }
         }
-        // The threads that had an aisle are gone. The one that is left shares its own with another.
-        self.claimed.store(0, Ordering::Relaxed);
+        // The threads that had an aisle are gone, but for one, whose aisle is not known here.
+        self.users
+            .iter()
+            .for_each(|n| n.store(0, Ordering::Relaxed));
         // Somebody may have been between the sum and his shelf.
         let each = self.used().flatten();
         let reserved = each.map(|slot| slot.shelf.lock().reserved).sum();
