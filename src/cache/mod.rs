@@ -104,6 +104,8 @@ pub struct Cache {
     hand: usize,
     /// How often a class could have asked for capacity.
     reached: u32,
+    /// So many requests for a first share are refused at once.
+    respite: u32,
     committed: usize,
     /// What `committed` may reach, as of when it last did.
     budget: usize,
@@ -149,6 +151,7 @@ impl Cache {
             seen: [0; SLOTS],
             hand: 2,
             reached: 0,
+            respite: 0,
             committed: 0,
             budget: 0,
             aside: core::ptr::null_mut(),
