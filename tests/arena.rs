@@ -320,6 +320,7 @@ fn what_an_aisle_takes_back_is_not_lent() {
     let depot = Box::new(Depot::new());
     let class = class_of(112);
     let [own, below, above] = [0; 3].map(|_| magazine(&[bed.get(100)]));
+    assert_eq!(depot.enter(0), 0);
     take_back(&depot, keys, class, own);
     for one in [below, above] {
         assert_eq!(depot.put(keys, 0, class, one, usize::MAX), None);
@@ -337,7 +338,7 @@ fn what_an_aisle_takes_back_is_not_lent() {
     assert!(rounds > 30, "after a while only");
     assert_eq!(depot.take(keys, 1, class), Some(above));
     assert_eq!(depot.take(keys, 1, class), Some(below));
-    // What is needed once in a while is not idle.
+    // What is needed once in a while is not idle,
     for _ in 0..200 {
         assert_eq!(depot.put(keys, 0, class, below, usize::MAX), None);
         assert_eq!(depot.put(keys, 0, class, above, usize::MAX), None);
@@ -345,6 +346,11 @@ fn what_an_aisle_takes_back_is_not_lent() {
         assert_eq!(depot.take(keys, 0, class), Some(above));
         assert_eq!(depot.take(keys, 0, class), Some(below));
     }
+    // but what a thread left behind is anybody's.
+    assert_eq!(depot.put(keys, 0, class, below, usize::MAX), None);
+    assert_eq!(depot.take(keys, 1, class), None);
+    depot.leave(0);
+    assert_eq!(depot.take(keys, 1, class), Some(below));
 }
 
 #[test]
@@ -354,6 +360,7 @@ fn what_an_aisle_only_puts_is_lent_at_once() {
     let depot = Box::new(Depot::new());
     let class = class_of(112);
     let one = magazine(&[bed.get(100)]);
+    assert_eq!(depot.enter(0), 0);
     for _ in 0..100 {
         assert_eq!(depot.put(keys, 0, class, one, usize::MAX), None);
         assert_eq!(depot.take(keys, 1, class), Some(one));
@@ -378,6 +385,7 @@ fn large_chunks_are_lent_to_anybody() {
     let depot = Box::new(Depot::new());
     let class = class_of(4016);
     let one = magazine(&[bed.get(4000)]);
+    assert_eq!(depot.enter(0), 0);
     take_back(&depot, keys, class, one);
     assert_eq!(depot.put(keys, 0, class, one, usize::MAX), None);
     assert_eq!(depot.take(keys, 1, class), Some(one));

@@ -225,9 +225,14 @@ impl Depot {
 
     /// The aisles that were used.
     fn used(&self) -> impl Iterator<Item = &[Slot; SLOTS]> {
+        self.used_numbered().map(|(_, slots)| slots)
+    }
+
+    /// The same with their numbers.
+    fn used_numbered(&self) -> impl Iterator<Item = (usize, &[Slot; SLOTS])> {
         let used = self.used.load(Ordering::Relaxed);
         let all = self.aisles.iter().enumerate();
-        all.filter_map(move |(aisle, slots)| (used >> aisle & 1 != 0).then_some(slots))
+        all.filter(move |(aisle, _)| used >> aisle & 1 != 0)
     }
 
     /// The shelves of a class that may hold something.
@@ -304,11 +309,16 @@ impl Depot {
         (is_used && slot.bytes.load(Ordering::Relaxed) != 0).then_some(slot)
     }
 
-    /// The shelves of a class that may have something to spare.
-    fn others(&self, class: usize) -> impl Iterator<Item = &Slot> {
-        self.used()
-            .filter_map(move |slots| slots.get(class % SLOTS))
-            .filter(|slot| slot.spare.load(Ordering::Relaxed) != 0)
+    /// The shelves of a class that may have something to spare, and whether that is all, for no
+    /// thread uses the aisle now.
+    fn others(&self, class: usize) -> impl Iterator<Item = (bool, &Slot)> {
+        self.used_numbered().filter_map(move |(aisle, slots)| {
+            let slot = slots.get(class % SLOTS)?;
+            let users = self.users.get(aisle)?.load(Ordering::Relaxed);
+            let may_lend = slot.spare.load(Ordering::Relaxed) != 0
+                || users == 0 && slot.bytes.load(Ordering::Relaxed) != 0;
+            may_lend.then_some((users == 0, slot))
+        })
     }
 
     /// Takes the magazine that was put last into an aisle, or one that another aisle can spare.
@@ -325,9 +335,9 @@ impl Depot {
                 return taken;
             }
         }
-        self.others(class).find_map(|slot| {
+        self.others(class).find_map(|(is_left, slot)| {
             let mut shelf = slot.shelf.lock();
-            if shelf.spare(class) == 0 {
+            if !is_left && shelf.spare(class) == 0 {
                 return None;
             }
             // It was not needed, so the others are as idle as they were.
