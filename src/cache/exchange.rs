@@ -80,7 +80,7 @@ impl Cache {
         }
         self.reach(shared, class);
         if shared.is_abandoned(self.arena) {
-            self.arena = shared.choose();
+            self.move_to(shared.keys(), shared.choose());
         }
         let slot = &self.slots[class % SLOTS];
         // What is carved ahead is touched: of a class that serves few requests, few.
