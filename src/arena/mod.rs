@@ -42,6 +42,12 @@ const SMALL_PROGRAM: usize = 32 << 20;
 /// The depot is not drained for less than this many bytes.
 const LEAST_DRAIN: usize = 64 << 10;
 
+/// In a large heap it may hold this part of what was in use lately, more than the tunable says
+/// unless that was set: the blocks of a program that frees at random come back to it.
+const PART_OF_LARGE: usize = 8;
+/// At most about this many bytes go home at once, so that no call takes long.
+const DRAIN_STEP: usize = 16 << 20;
+
 /// What the depot holds is idle when it was not needed for so many ticks.
 const DEPOT_TICKS: u32 = 8;
 /// For a request of this many bytes it is not drained as long as it holds less than a quarter of
@@ -355,13 +361,17 @@ impl<O: Os + Copy + 'static> Shared<O> {
             // Before the system is asked for memory, the depot gives up what it holds: first
             // what nobody needed lately, then the rest.
             let part = if size < HARDLY_MADE { 16 } else { 4 };
-            for drain in [Self::drain_idle, Self::drain_depot] {
+            let mut drains = [Self::drain_idle, Self::drain_step].into_iter();
+            let mut drain = drains.next();
+            while let Some(drain_some) = drain {
                 let enough = (heap.system_bytes() / part).max(LEAST_DRAIN);
                 if filled || self.depot.bytes_about() <= enough {
                     break;
                 }
                 drop(heap);
-                drain(self);
+                if !drain_some(self) {
+                    drain = drains.next();
+                }
                 heap = match self.lock(candidate) {
                     Some(heap) => heap,
                     None => continue 'arenas,
@@ -500,26 +510,38 @@ impl<O: Os + Copy + 'static> Shared<O> {
         }
     }
 
-    /// Sends those magazines home that nobody needed lately.
-    fn drain_idle(&self) {
-        self.drain_by(Depot::take_idle);
+    /// Sends those magazines home that nobody needed lately. `true` if there may be more.
+    fn drain_idle(&self) -> bool {
+        self.drain_by(Depot::take_idle)
+    }
+
+    /// Sends some of what the depot holds home. `true` if there may be more.
+    fn drain_step(&self) -> bool {
+        self.drain_by(Depot::take_any)
     }
 
     /// Empties the depot into the arenas.
     pub fn drain_depot(&self) {
-        self.drain_by(Depot::take_any);
+        while self.drain_step() {}
     }
 
-    fn drain_by(&self, take: impl Fn(&Depot, &Keys<O::Region>, usize) -> Option<Magazine>) {
+    /// `true` if it ended because that is enough for once.
+    fn drain_by(&self, take: impl Fn(&Depot, &Keys<O::Region>, usize) -> Option<Magazine>) -> bool {
         if self.depot.bytes_about() == 0 {
-            return;
+            return false;
         }
-        for class in 2..CLASSES {
-            while let Some(magazine) = take(&self.depot, self.keys, class) {
+        let mut bytes = 0;
+        // Large chunks first: they make most room for each that is looked at.
+        for class in (2..CLASSES).rev() {
+            while bytes < DRAIN_STEP
+                && let Some(magazine) = take(&self.depot, self.keys, class)
+            {
+                bytes += magazine.count * class_size(class);
                 self.release_without_ticks(magazine.stack);
             }
             self.depot.settle(class);
         }
+        bytes >= DRAIN_STEP
     }
 
     /// Gives back all that is free, keeping `pad` bytes at each top. `true` if anything was.
@@ -548,13 +570,19 @@ impl<O: Os + Copy + 'static> Shared<O> {
         } else {
             high.max(LEAST_DEPOT)
         };
-        limit.min(self.settings.get(Key::DepotBytes))
+        let most = self.settings.get(Key::DepotBytes);
+        let most = if self.settings.is_set(Key::DepotBytes) {
+            most
+        } else {
+            most.max(high / PART_OF_LARGE)
+        };
+        limit.min(most)
     }
 
-    /// The depot had no room: if it holds much more than it may by now, it gives up all.
+    /// The depot had no room: if it holds much more than it may by now, it gives some up.
     pub fn relieve_depot(&self) {
         if self.depot.bytes_about() > 2 * self.depot_limit() {
-            self.drain_depot();
+            self.drain_step();
         }
     }
 }
