@@ -1,33 +1,43 @@
 //! What all threads share: the accounts between arenas and depot.
 
 use fencepost::arena::{Magazine, Shared};
-use fencepost::chunk::{Keys, Secret};
+use fencepost::chunk::{Keys, Secret, State};
 use fencepost::config::Settings;
 use fencepost::heap::{Batch, Growth};
 use fencepost::os::{Exposed, Extents, Kernel};
 use fencepost::size::{class_of, class_size};
 
-static KERNEL: Kernel = Kernel::new();
-static SETTINGS: Settings = Settings::new();
-static EXTENTS: Extents = Extents::new();
-static KEYS: Keys<Exposed> = Keys {
-    region: Exposed,
-    secret: Secret::new([11, 22, 33, 44]),
-    extents: &EXTENTS,
-};
-static SHARED: Shared<&'static Kernel> = Shared::new(&KERNEL, &KEYS, &SETTINGS);
+/// A process's shared state of its own: tests run at the same time.
+macro_rules! shared {
+    () => {
+        static KERNEL: Kernel = Kernel::new();
+        static SETTINGS: Settings = Settings::new();
+        static EXTENTS: Extents = Extents::new();
+        static KEYS: Keys<Exposed> = Keys {
+            region: Exposed,
+            secret: Secret::new([11, 22, 33, 44]),
+            extents: &EXTENTS,
+        };
+        static SHARED: Shared<&'static Kernel> = Shared::new(&KERNEL, &KEYS, &SETTINGS);
+    };
+}
 
 /// A depot that is emptied before the arena grows is subtracted once from what is outside.
 #[test]
 fn what_is_outside_agrees_with_the_arena_when_the_depot_is_drained() {
+    shared!();
     SHARED.start(Growth::Segments, 0);
     let used = || SHARED.lock(0).expect("the main arena").used_bytes();
     let class = class_of(1040);
-    let mut stored = 0;
-    while stored < 512 << 10 {
+    // All are there before the first is stored, or the depot would be drained for the others.
+    let (mut batches, mut bytes) = (Vec::new(), 0);
+    while bytes < 512 << 10 {
         let mut batch = Batch::wanting(15);
         assert!(SHARED.fill(0, class_size(class), &mut batch, || ()));
-        stored += batch.count() * class_size(class);
+        bytes += batch.count() * class_size(class);
+        batches.push(batch);
+    }
+    for batch in batches {
         let magazine = Magazine {
             stack: batch.stack(),
             count: batch.count(),
@@ -47,4 +57,39 @@ fn what_is_outside_agrees_with_the_arena_when_the_depot_is_drained() {
     assert_eq!(SHARED.outside(), used());
     SHARED.release(large.stack());
     assert_eq!((SHARED.outside(), used()), (0, 0));
+}
+
+/// Bytes that come home because blocks shrink where they are let ticks pass like any others: what
+/// nobody needs leaves the depot.
+#[test]
+fn ticks_of_blocks_that_shrink_drain_the_depot() {
+    shared!();
+    SHARED.start(Growth::Segments, 0);
+    let class = class_of(1040);
+    let mut batch = Batch::wanting(4);
+    assert!(SHARED.fill(0, class_size(class), &mut batch));
+    let magazine = Magazine {
+        stack: batch.stack(),
+        count: batch.count(),
+    };
+    let put = SHARED.depot.put(&KEYS, 0, class, magazine, usize::MAX);
+    assert_eq!(put, None);
+    let mut large = Batch::wanting(1);
+    assert!(SHARED.fill(0, 8 << 20, &mut large));
+    let block = large.pop(&KEYS).expect("one was asked for");
+    block.mark(block.low(), State::Used);
+    let ticks = || SHARED.lock(0).expect("the main arena").ticks();
+    let before = ticks();
+    while ticks() < before + 10 {
+        assert_ne!(SHARED.depot.bytes(), 0, "nothing was idle long enough");
+        for size in [4 << 20, 8 << 20] {
+            assert!(SHARED.resize(block, size), "there is room behind it");
+        }
+        if SHARED.depot.bytes() == 0 {
+            break;
+        }
+    }
+    assert_eq!(SHARED.depot.bytes(), 0, "ten ticks without need");
+    assert!(ticks() > before + 1, "a magazine stays for a while");
+    SHARED.free(block);
 }

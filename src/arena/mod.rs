@@ -11,6 +11,7 @@
 
 mod depot;
 mod maps;
+mod relief;
 mod roster;
 mod table;
 
@@ -23,7 +24,7 @@ use crate::chunk::{Chunk, Keys, Stack, State};
 use crate::config::{Key, Settings};
 use crate::heap::{Batch, Growth, Heap, Reserved, Run};
 use crate::os::{ForkPage, Os, PageState, Prot, Region, available_cpus};
-use crate::size::{CLASSES, align_up, class_of, class_size};
+use crate::size::{CLASSES, align_up, class_size};
 use crate::sync::overlay::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 
@@ -33,9 +34,6 @@ pub const MAX_ARENAS: usize = 64;
 /// from the arenas; more of them only spread the memory.
 const ARENAS_PER_CPU: usize = 2;
 
-/// So many threads per arena, and so twice as many per processor, are a crowd: most are idle.
-const CROWD: usize = 4;
-
 /// The depot may always hold this many bytes.
 const LEAST_DEPOT: usize = 4 << 20;
 /// and this many when most of what was in use lately has been freed,
@@ -44,17 +42,15 @@ const DEPOT_AFTER_PEAK: usize = 64 << 10;
 const DEPOT_OF_CROWD: usize = 1 << 20;
 /// unless that was no more than this.
 const SMALL_PROGRAM: usize = 32 << 20;
-/// Before a heap takes memory that was never touched, the depot is drained if it holds more than
-/// this part of the heap,
-const PART_IN_DEPOT: usize = 16;
-/// and more than this many bytes.
-const LEAST_DRAIN: usize = 64 << 10;
+
+/// In a large heap it may hold this part of what was in use lately, more than the tunable says
+/// unless that was set: the blocks of a program that frees at random come back to it.
+const PART_OF_LARGE: usize = 8;
+/// At most about this many bytes go home at once, so that no call takes long.
+const DRAIN_STEP: usize = 16 << 20;
 
 /// What the depot holds is idle when it was not needed for so many ticks.
 const DEPOT_TICKS: u32 = 8;
-/// For a request of this many bytes it is not drained as long as it holds less than a quarter of
-/// the heap, and little in chunks of nearly that size: small ones hardly make room for it.
-const HARDLY_MADE: usize = 16 << 10;
 
 /// A heap, its lock, and who uses it.
 #[derive(Debug)]
@@ -281,23 +277,6 @@ impl<O: Os + Copy + 'static> Shared<O> {
         number
     }
 
-    /// Tells the heaps when most threads begin to be idle, or no longer are.
-    fn look_at_crowd(&self) {
-        let threads = self.threads();
-        // How many processors there are is not asked for a few threads.
-        let is_crowded = threads >= 2 * CROWD && threads >= self.arena_limit() * CROWD;
-        let now = u32::from(is_crowded);
-        if self.crowded.load(Ordering::Relaxed) != now
-            && self.crowded.swap(now, Ordering::Relaxed) != now
-        {
-            for number in 0..self.arenas.numbers() {
-                if let Some(mut heap) = self.lock(number) {
-                    heap.set_crowded(is_crowded);
-                }
-            }
-        }
-    }
-
     /// As [`attach`](Shared::attach) for a thread whose arena was abandoned.
     pub fn choose(&self) -> usize {
         self.arenas
@@ -397,12 +376,16 @@ impl<O: Os + Copy + 'static> Shared<O> {
             }
             // Before the system is asked for memory, the depot gives up what it holds: first
             // what nobody needed lately, then the rest.
-            for drain in [Self::drain_idle, Self::drain_depot] {
+            let mut drains = [Self::drain_idle, Self::drain_step].into_iter();
+            let mut drain = drains.next();
+            while let Some(drain_some) = drain {
                 if filled || !self.drain_pays(heap.system_bytes(), size) {
                     break;
                 }
                 drop(heap);
-                drain(self);
+                if !drain_some(self) {
+                    drain = drains.next();
+                }
                 heap = match self.lock(candidate) {
                     Some(heap) => heap,
                     None => continue 'arenas,
@@ -436,20 +419,9 @@ impl<O: Os + Copy + 'static> Shared<O> {
         false
     }
 
-    /// Whether the depot holds so much that a heap of `system` bytes may well find `size` bytes in
-    /// it.
-    fn drain_pays(&self, system: usize, size: usize) -> bool {
-        let held = self.depot.bytes_about();
-        let enough = (system / PART_IN_DEPOT).max(LEAST_DRAIN);
-        held > enough
-            && (size < HARDLY_MADE
-                || held > system / 4
-                || self.depot.bytes_from(class_of(size / 4)) > enough)
-    }
-
     /// The number of the arena that owns a chunk.
     #[inline]
-    fn owner_of(&self, chunk: Chunk<'static, O::Region>) -> usize {
+    pub fn owner_of(&self, chunk: Chunk<'static, O::Region>) -> usize {
         self.keys.extents.owner(chunk.addr())
     }
 
@@ -525,8 +497,14 @@ impl<O: Os + Copy + 'static> Shared<O> {
         let Some(mut heap) = self.lock(owner) else {
             return false;
         };
+        let before = heap.ticks();
         let done = heap.resize(chunk, size);
         self.publish(owner, &heap);
+        let ticked = heap.ticks() != before;
+        drop(heap);
+        if ticked {
+            self.on_tick();
+        }
         done
     }
 
@@ -546,38 +524,38 @@ impl<O: Os + Copy + 'static> Shared<O> {
         }
     }
 
-    /// Sends those magazines home that nobody needed lately.
-    fn drain_idle(&self) {
-        self.drain_by(Depot::take_idle);
+    /// Sends those magazines home that nobody needed lately. `true` if there may be more.
+    fn drain_idle(&self) -> bool {
+        self.drain_by(Depot::take_idle)
+    }
+
+    /// Sends some of what the depot holds home. `true` if there may be more.
+    fn drain_step(&self) -> bool {
+        self.drain_by(Depot::take_any)
     }
 
     /// Empties the depot into the arenas.
     pub fn drain_depot(&self) {
-        self.drain_by(Depot::take_any);
+        while self.drain_step() {}
     }
 
-    fn drain_by(&self, take: impl Fn(&Depot, &Keys<O::Region>, usize) -> Option<Magazine>) {
+    /// `true` if it ended because that is enough for once.
+    fn drain_by(&self, take: impl Fn(&Depot, &Keys<O::Region>, usize) -> Option<Magazine>) -> bool {
         if self.depot.bytes_about() == 0 {
-            return;
+            return false;
         }
-        for class in 2..CLASSES {
-            while let Some(magazine) = take(&self.depot, self.keys, class) {
+        let mut bytes = 0;
+        // Large chunks first: they make most room for each that is looked at.
+        for class in (2..CLASSES).rev() {
+            while bytes < DRAIN_STEP
+                && let Some(magazine) = take(&self.depot, self.keys, class)
+            {
+                bytes += magazine.count * class_size(class);
                 self.release_without_ticks(magazine.stack);
             }
             self.depot.settle(class);
         }
-    }
-
-    /// Gives back all that is free, keeping `pad` bytes at each top. `true` if anything was.
-    pub fn trim(&self, pad: usize) -> bool {
-        self.drain_depot();
-        let mut any = self.maps.give_up(&self.os, usize::MAX) != 0;
-        for number in 0..self.arenas.numbers() {
-            if let Some(mut heap) = self.lock(number) {
-                any |= heap.trim(pad);
-            }
-        }
-        any
+        bytes >= DRAIN_STEP
     }
 
     /// How many bytes the depot may hold: a share of what the program has had in use lately.
@@ -596,13 +574,19 @@ impl<O: Os + Copy + 'static> Shared<O> {
         } else {
             high.max(LEAST_DEPOT)
         };
-        limit.min(self.settings.get(Key::DepotBytes))
+        let most = self.settings.get(Key::DepotBytes);
+        let most = if self.settings.is_set(Key::DepotBytes) {
+            most
+        } else {
+            most.max(high / PART_OF_LARGE)
+        };
+        limit.min(most)
     }
 
-    /// The depot had no room: if it holds much more than it may by now, it gives up all.
+    /// The depot had no room: if it holds much more than it may by now, it gives some up.
     pub fn relieve_depot(&self) {
         if self.depot.bytes_about() > 2 * self.depot_limit() {
-            self.drain_depot();
+            self.drain_step();
         }
     }
 }

@@ -33,6 +33,9 @@ const LOOKS: usize = 2;
 
 /// A class that has capacity asks for more at one in so many visits to the depot.
 const PATIENCE: u32 = 4;
+/// After a class that has nothing looked at all others in vain, so many requests for a first share
+/// find the budget spent without looking.
+const RESPITE: u32 = 16;
 
 impl Cache {
     /// Lets the capacity of a class grow with its traffic, within the budget.
@@ -51,7 +54,8 @@ impl Cache {
             return;
         }
         if self.committed + cost > self.budget {
-            self.budget = budget(shared);
+            // Looked at anew when twice as much is committed: more threads may have come.
+            self.budget = budget(shared).min(2 * (self.committed + cost));
         }
         let budget = self.budget;
         if self.committed + cost > budget && !self.make_room(shared, class, cost, budget) {
@@ -73,6 +77,10 @@ impl Cache {
     ) -> bool {
         // Only for a first share: classes in a steady state would take from each other for ever.
         let fair = self.slots[class % SLOTS].capacity == 0;
+        if fair && self.respite != 0 {
+            self.respite -= 1;
+            return false;
+        }
         for _ in 0..if fair { CLASSES } else { LOOKS } {
             self.hand = if self.hand + 1 >= CLASSES {
                 2
@@ -109,6 +117,9 @@ impl Cache {
             if self.committed + cost <= budget {
                 return true;
             }
+        }
+        if fair {
+            self.respite = RESPITE;
         }
         false
     }

@@ -5,12 +5,15 @@ use super::budget::first_share;
 use super::{Cache, POPS, SLOTS};
 use crate::arena::{Magazine, Shared};
 use crate::chunk::{Chunk, Low, Stack, State};
+use crate::config::Key;
 use crate::heap::Batch;
 use crate::os::Os;
-use crate::size::{CLASSES, class_of, class_size};
+use crate::size::{CACHED_REQUEST, Native, class_of, class_size};
 
 /// An arena is asked for this part of the chunks of a class that were served so far.
 const AHEAD: u64 = 16;
+/// Bytes that processors exchange as a whole. Smaller chunks share them with their neighbours.
+const LINE: usize = 64;
 
 impl Cache {
     pub(super) fn take_spare(&mut self, class: usize) -> Magazine {
@@ -54,11 +57,11 @@ impl Cache {
             self.slots[class % SLOTS].load(spare);
             return true;
         }
-        if !shared.depot.may_hold(class) {
+        if !shared.depot.may_hold(self.aisle, class) {
             return false;
         }
         self.reach(shared, class);
-        let Some(magazine) = shared.depot.take(shared.keys(), self.arena, class) else {
+        let Some(magazine) = shared.depot.take(shared.keys(), self.aisle, class) else {
             return false;
         };
         self.net[class % SLOTS] += magazine.count as i64;
@@ -80,7 +83,7 @@ impl Cache {
         }
         self.reach(shared, class);
         if shared.is_abandoned(self.arena) {
-            self.arena = shared.choose();
+            self.move_to(shared.keys(), shared.choose());
         }
         let slot = &self.slots[class % SLOTS];
         // What is carved ahead is touched: of a class that serves few requests, few.
@@ -122,7 +125,8 @@ impl Cache {
             return false;
         }
         let size = low.size();
-        if size > class_size(CLASSES - 1) {
+        let most = shared.settings().get(Key::TcacheMax).min(CACHED_REQUEST);
+        if size > Native::chunk_size_unchecked(most) {
             return false;
         }
         let class = class_of(size);
@@ -142,8 +146,17 @@ impl Cache {
         low: Low,
     ) {
         let slot = &self.slots[class % SLOTS];
+        let is_first = slot.capacity == 0;
         if slot.count() == 0 || slot.spare_count != 0 {
             self.reach(shared, class);
+        }
+        // A new thread frees what its creator gave it on its way. If the thread kept that, it
+        // would write to a line in which its creator goes on to allocate.
+        if is_first && class_size(class) < LINE && shared.owner_of(chunk) != self.arena {
+            let mut stack = Stack::EMPTY;
+            stack.push(chunk, low, State::Cached);
+            self.net[class % SLOTS] -= 1;
+            return shared.release(stack);
         }
         let slot = &mut self.slots[class % SLOTS];
         if slot.capacity == 0 {
@@ -175,7 +188,7 @@ impl Cache {
     ) {
         let back = shared.depot.put(
             shared.keys(),
-            self.arena,
+            self.aisle,
             class,
             magazine,
             shared.depot_limit(),

@@ -27,7 +27,7 @@ pub use slot::{Thread, on_thread_exit, set_exit_hook};
 
 use crate::arena::Magazine;
 use crate::chunk::{Chunk, Keys, Low, Stack};
-use crate::os::Region;
+use crate::os::{Region, Window};
 use crate::report::{Misuse, abort};
 use crate::size::{CLASSES, SMALL_CLASSES, class_of, class_size};
 
@@ -94,6 +94,9 @@ impl Slot {
 #[repr(C, align(64))]
 pub struct Cache {
     slots: [Slot; SLOTS],
+    /// Where the chunks of the thread's arena lie, for the most part. Null only before the cache
+    /// has a thread.
+    home: *const Window,
     spares: [Stack; SLOTS],
     /// Chunks that came in from below minus those that went back, per class.
     net: [i64; SLOTS],
@@ -106,6 +109,8 @@ pub struct Cache {
     hand: usize,
     /// How often a class could have asked for capacity.
     reached: u32,
+    /// So many requests for a first share are refused at once.
+    respite: u32,
     committed: usize,
     /// What `committed` may reach, as of when it last did.
     budget: usize,
@@ -114,6 +119,8 @@ pub struct Cache {
     /// The bytes of it, which are part of `committed`.
     aside_bytes: usize,
     arena: usize,
+    /// The thread's aisle of the depot.
+    aisle: usize,
     /// A direct cache holds nothing: every call goes to the arena.
     direct: bool,
     /// The kernel's number of the thread; 0 if it was not asked yet.
@@ -143,6 +150,7 @@ impl Cache {
     pub const fn new() -> Cache {
         Cache {
             slots: [const { Slot::EMPTY }; SLOTS],
+            home: core::ptr::null(),
             spares: [Stack::EMPTY; SLOTS],
             net: [0; SLOTS],
             earlier: [0; SLOTS],
@@ -150,11 +158,13 @@ impl Cache {
             rested: [0; SLOTS],
             hand: 2,
             reached: 0,
+            respite: 0,
             committed: 0,
             budget: 0,
             aside: core::ptr::null_mut(),
             aside_bytes: 0,
             arena: 0,
+            aisle: 0,
             direct: false,
             thread: 0,
             odd: 0,
@@ -173,6 +183,15 @@ impl Cache {
         let mut cache = Cache::new();
         cache.direct = true;
         cache
+    }
+
+    /// Gives a direct cache a window, before the first thread points to it.
+    ///
+    /// # Safety
+    /// Nobody uses the cache yet.
+    pub unsafe fn overlook(cache: *mut Cache, window: &'static Window) {
+        // SAFETY: the caller's promise.
+        unsafe { (*cache).home = window }
     }
 
     /// Whether every call is to go to the arena, and the arena's number.
@@ -199,7 +218,7 @@ impl Cache {
 
     /// Gets ready to serve a thread of this arena.
     fn prepare<R: Region>(&mut self, keys: &Keys<R>, arena: usize, direct: bool) {
-        self.arena = arena;
+        self.move_to(keys, arena);
         self.direct = direct;
         self.thread = 0;
         self.odd = 0;
@@ -208,6 +227,12 @@ impl Cache {
         for (class, slot) in self.slots.iter_mut().enumerate().skip(2) {
             slot.keyed = keys.secret.keyed(Low::of(class_size(class)));
         }
+    }
+
+    /// From now on the thread uses this arena.
+    fn move_to<R: Region>(&mut self, keys: &Keys<R>, arena: usize) {
+        self.arena = arena;
+        self.home = keys.extents.window(arena);
     }
 
     /// Pops a chunk of a class and marks it used; 0 if the main stack is empty. Also whether a
@@ -245,6 +270,45 @@ impl Cache {
             (*slot).counts = counts;
             (payload, due)
         }
+    }
+
+    /// The hit of a free: verifies that this is the payload of a chunk in use of the thread's arena
+    /// and of a small class, and pushes it. `false` if not, or if the class is full: nothing was
+    /// changed then.
+    ///
+    /// # Safety
+    /// `cache` is the calling thread's cache or a direct one. If there is such a chunk, the caller
+    /// owns it.
+    #[inline(always)]
+    #[must_use]
+    pub unsafe fn take_back<R: Region>(
+        cache: *mut Cache,
+        keys: &'static Keys<R>,
+        payload: usize,
+    ) -> bool {
+        // SAFETY: the caller's promise; every cache that a thread has knows a window. A direct
+        // cache has no capacity and is therefore only read.
+        unsafe {
+            if !(*(*cache).home).holds(payload) {
+                return false;
+            }
+            // SAFETY (chunk): the address is aligned and lies in heap memory.
+            let chunk = keys.chunk(payload - crate::size::HEADER);
+            let class = chunk.low().units();
+            if class >= SMALL_CLASSES {
+                return false;
+            }
+            let slot = (&raw mut (*cache).slots).cast::<Slot>().add(class);
+            // The tag is computed for this class's size, so it proves the class as well.
+            let (used, cached) = chunk.user_tags((*slot).keyed);
+            if chunk.tag() != used || (*slot).count() >= (*slot).capacity {
+                return false;
+            }
+            chunk.seal_on(cached, (*slot).main.top());
+            (*slot).main = Stack::from_top(payload);
+            (*slot).counts += 1;
+        }
+        true
     }
 
     /// Pushes a chunk that was verified as used, whose keyed size and cached tag are
