@@ -67,7 +67,7 @@ fn ticks_of_blocks_that_shrink_drain_the_depot() {
     SHARED.start(Growth::Segments, 0);
     let class = class_of(1040);
     let mut batch = Batch::wanting(4);
-    assert!(SHARED.fill(0, class_size(class), &mut batch));
+    assert!(SHARED.fill(0, class_size(class), &mut batch, || ()));
     let magazine = Magazine {
         stack: batch.stack(),
         count: batch.count(),
@@ -75,7 +75,7 @@ fn ticks_of_blocks_that_shrink_drain_the_depot() {
     let put = SHARED.depot.put(&KEYS, 0, class, magazine, usize::MAX);
     assert_eq!(put, None);
     let mut large = Batch::wanting(1);
-    assert!(SHARED.fill(0, 8 << 20, &mut large));
+    assert!(SHARED.fill(0, 8 << 20, &mut large, || ()));
     let block = large.pop(&KEYS).expect("one was asked for");
     block.mark(block.low(), State::Used);
     let ticks = || SHARED.lock(0).expect("the main arena").ticks();
