@@ -17,8 +17,9 @@ const SHARE: usize = 4;
 /// those of several together at this
 const SHARE_OF_MANY: usize = 2;
 /// and at least at so many bytes,
-const LEAST_ALONE: usize = 2 << 20;
-const LEAST_OF_MANY: usize = 1 << 20;
+const LEAST: usize = 2 << 20;
+/// half of it if there are more threads than this.
+const FEW_THREADS: usize = 4;
 /// So many threads may each aim at the most; twice as many at half of that together, for more of
 /// them will be idle, down to
 const FULL_THREADS: usize = 8;
@@ -167,10 +168,11 @@ pub(super) fn budget<O: Os + Copy + 'static>(shared: &Shared<O>) -> usize {
         return each;
     }
     let threads = shared.threads().max(1);
-    let (share, least) = if threads == 1 {
-        (SHARE, LEAST_ALONE)
+    let share = if threads == 1 { SHARE } else { SHARE_OF_MANY };
+    let least = if threads <= FEW_THREADS {
+        LEAST
     } else {
-        (SHARE_OF_MANY, LEAST_OF_MANY)
+        LEAST / 2
     };
     let common = (shared.outside() / share).clamp(least, most_together(threads));
     (common / threads).min(MAX_BUDGET).max(each)
