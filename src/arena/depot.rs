@@ -6,7 +6,7 @@
 
 use crate::chunk::{Keys, Stack};
 use crate::os::Region;
-use crate::size::{CLASSES, class_size};
+use crate::size::{CLASSES, DEPOT_CLASSES, class_size};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 
@@ -17,6 +17,9 @@ const SLOTS: usize = if cfg!(loom) {
 } else {
     CLASSES.next_power_of_two()
 };
+
+// The last two classes have the places of the two below the smallest chunk.
+const _: () = assert!(cfg!(loom) || DEPOT_CLASSES - 2 <= SLOTS);
 
 /// A stack of cached chunks of one class that travels as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,6 +10,7 @@
 #![allow(unsafe_code)] // Arenas live in raw pages.
 
 mod depot;
+mod large;
 mod maps;
 mod roster;
 mod table;
@@ -23,7 +24,7 @@ use crate::chunk::{Chunk, Keys, Stack, State};
 use crate::config::{Key, Settings};
 use crate::heap::{Batch, Growth, Heap, Reserved, Run};
 use crate::os::{ForkPage, Os, PageState, Prot, Region, available_cpus};
-use crate::size::{CLASSES, align_up, class_size};
+use crate::size::{CLASSES, DEPOT_CLASSES, align_up, class_size};
 use crate::sync::overlay::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 
@@ -490,7 +491,7 @@ impl<O: Os + Copy + 'static> Shared<O> {
         let ticks = self.ticks.fetch_add(1, Ordering::Relaxed);
         if ticks.is_multiple_of(DEPOT_TICKS) {
             self.drain_idle();
-            (2..CLASSES).for_each(|class| self.depot.age(class));
+            (2..DEPOT_CLASSES).for_each(|class| self.depot.age(class));
         }
     }
 
@@ -508,7 +509,7 @@ impl<O: Os + Copy + 'static> Shared<O> {
         if self.depot.bytes_about() == 0 {
             return;
         }
-        for class in 2..CLASSES {
+        for class in 2..DEPOT_CLASSES {
             while let Some(magazine) = take(&self.depot, self.keys, class) {
                 self.release_without_ticks(magazine.stack);
             }

@@ -1,0 +1,44 @@
+//! Large chunks in the depot, one by one: they are too large for the cache of a thread.
+
+use super::{Magazine, Shared};
+use crate::chunk::{Chunk, Stack, State};
+use crate::os::Os;
+use crate::size::{DEPOT_CHUNK, DEPOT_CLASSES, class_of, class_size};
+
+/// A chunk of one of so many classes, from the one that was asked for on, will do.
+const NEAR: usize = 2;
+
+impl<O: Os + Copy + 'static> Shared<O> {
+    /// Takes a chunk of at least `size` bytes out of the depot: from the aisle of arena `number`
+    /// if there is one. The caller marks it anew.
+    pub fn take_large(&self, number: usize, size: usize) -> Option<Chunk<'static, O::Region>> {
+        if size > DEPOT_CHUNK || self.depot.bytes_about() == 0 {
+            return None;
+        }
+        let class = class_of(size);
+        let magazine = (class..(class + NEAR).min(DEPOT_CLASSES))
+            .find_map(|class| self.depot.take(self.keys(), number, class))?;
+        let mut stack = magazine.stack;
+        stack.pop(self.keys(), State::Cached)
+    }
+
+    /// Puts a chunk, verified as used, into the depot, for the threads of arena `number`. `false`
+    /// if its size is none of a class.
+    pub fn put_large(&self, number: usize, chunk: Chunk<'static, O::Region>) -> bool {
+        let low = chunk.low();
+        let size = low.size();
+        if size > DEPOT_CHUNK || class_size(class_of(size)) != size {
+            return false;
+        }
+        let mut stack = Stack::EMPTY;
+        stack.push(chunk, low, State::Cached);
+        let one = Magazine { stack, count: 1 };
+        let limit = self.depot_limit();
+        let back = self.depot.put(self.keys(), number, class_of(size), one, limit);
+        if let Some(magazine) = back {
+            self.release(magazine.stack);
+            self.relieve_depot();
+        }
+        true
+    }
+}
