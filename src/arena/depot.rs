@@ -148,6 +148,12 @@ impl Depot {
         each.map(|slot| slot.bytes.load(Ordering::Relaxed)).sum()
     }
 
+    /// Bytes of the chunks of `class` and larger ones.
+    pub fn bytes_from(&self, class: usize) -> usize {
+        let each = (class..DEPOT_CLASSES).flat_map(|class| self.filled(class));
+        each.map(|slot| slot.bytes.load(Ordering::Relaxed)).sum()
+    }
+
     /// The aisles that were used.
     fn used(&self) -> impl Iterator<Item = &[Slot; SLOTS]> {
         let used = self.used.load(Ordering::Relaxed);

@@ -34,7 +34,9 @@ impl<O: Os + Copy + 'static> Shared<O> {
         stack.push(chunk, low, State::Cached);
         let one = Magazine { stack, count: 1 };
         let limit = self.depot_limit();
-        let back = self.depot.put(self.keys(), number, class_of(size), one, limit);
+        let back = self
+            .depot
+            .put(self.keys(), number, class_of(size), one, limit);
         if let Some(magazine) = back {
             self.release(magazine.stack);
             self.relieve_depot();

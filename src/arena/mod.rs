@@ -24,7 +24,7 @@ use crate::chunk::{Chunk, Keys, Stack, State};
 use crate::config::{Key, Settings};
 use crate::heap::{Batch, Growth, Heap, Reserved, Run};
 use crate::os::{ForkPage, Os, PageState, Prot, Region, available_cpus};
-use crate::size::{CLASSES, DEPOT_CLASSES, align_up, class_size};
+use crate::size::{CLASSES, DEPOT_CLASSES, align_up, class_of, class_size};
 use crate::sync::overlay::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 
@@ -48,6 +48,17 @@ const DEPOT_TICKS: u32 = 8;
 /// For a request of this many bytes it is not drained as long as it holds less than a quarter of
 /// the heap: small chunks hardly make room for it.
 const HARDLY_MADE: usize = 16 << 10;
+/// Chunks of this class and of larger ones do, and are few.
+const LARGE: usize = class_of(8 << 10);
+
+/// What the depot gives up.
+enum Drain {
+    /// Large chunks.
+    Large,
+    /// What nobody needed lately.
+    Idle,
+    All,
+}
 
 /// A heap, its lock, and who uses it.
 #[derive(Debug)]
@@ -355,14 +366,12 @@ impl<O: Os + Copy + 'static> Shared<O> {
             let mut filled = serve(&mut heap, false);
             // Before the system is asked for memory, the depot gives up what it holds: first
             // what nobody needed lately, then the rest.
-            let part = if size < HARDLY_MADE { 16 } else { 4 };
-            for drain in [Self::drain_idle, Self::drain_depot] {
-                let enough = (heap.system_bytes() / part).max(LEAST_DRAIN);
-                if filled || self.depot.bytes_about() <= enough {
-                    break;
+            for drain in [Drain::Large, Drain::Idle, Drain::All] {
+                if filled || !self.is_worth_it(&drain, size, heap.system_bytes()) {
+                    continue;
                 }
                 drop(heap);
-                drain(self);
+                self.drain(&drain);
                 heap = match self.lock(candidate) {
                     Some(heap) => heap,
                     None => continue 'arenas,
@@ -394,6 +403,20 @@ impl<O: Os + Copy + 'static> Shared<O> {
             return filled;
         }
         false
+    }
+
+    /// Whether the depot holds so much that giving it up makes room for a chunk of `size` bytes in
+    /// a heap of `heap` bytes that would have to grow.
+    fn is_worth_it(&self, drain: &Drain, size: usize, heap: usize) -> bool {
+        match drain {
+            Drain::Large => {
+                size >= HARDLY_MADE && self.depot.bytes_from(LARGE) > size.max(heap / 64)
+            }
+            Drain::Idle | Drain::All => {
+                let part = if size < HARDLY_MADE { 16 } else { 4 };
+                self.depot.bytes_about() > (heap / part).max(LEAST_DRAIN)
+            }
+        }
     }
 
     /// The number of the arena that owns a chunk.
@@ -490,27 +513,30 @@ impl<O: Os + Copy + 'static> Shared<O> {
         // Phases in which a program frees all that another allocates are longer than a tick.
         let ticks = self.ticks.fetch_add(1, Ordering::Relaxed);
         if ticks.is_multiple_of(DEPOT_TICKS) {
-            self.drain_idle();
+            self.drain(&Drain::Idle);
             (2..DEPOT_CLASSES).for_each(|class| self.depot.age(class));
         }
     }
 
-    /// Sends those magazines home that nobody needed lately.
-    fn drain_idle(&self) {
-        self.drain_by(Depot::take_idle);
-    }
-
     /// Empties the depot into the arenas.
     pub fn drain_depot(&self) {
-        self.drain_by(Depot::take_any);
+        self.drain(&Drain::All);
     }
 
-    fn drain_by(&self, take: impl Fn(&Depot, &Keys<O::Region>, usize) -> Option<Magazine>) {
+    fn drain(&self, what: &Drain) {
         if self.depot.bytes_about() == 0 {
             return;
         }
-        for class in 2..DEPOT_CLASSES {
-            while let Some(magazine) = take(&self.depot, self.keys, class) {
+        let first = if matches!(what, Drain::Large) {
+            LARGE
+        } else {
+            2
+        };
+        for class in first..DEPOT_CLASSES {
+            while let Some(magazine) = match what {
+                Drain::Idle => self.depot.take_idle(self.keys, class),
+                Drain::Large | Drain::All => self.depot.take_any(self.keys, class),
+            } {
                 self.release_without_ticks(magazine.stack);
             }
             self.depot.settle(class);

@@ -108,6 +108,10 @@ struct Regret {
     /// How many free bytes were dirty when it was that many: as much is in the program's way to
     /// allocate.
     beside: usize,
+    /// For how many ticks the bytes in use have been far below that.
+    fallen: u32,
+    /// Whether they came back from there lately.
+    swings: bool,
 }
 
 /// What a heap counts as it goes.
@@ -176,6 +180,8 @@ impl<O: Os + 'static> Heap<O> {
                 settled: 0,
                 high: 0,
                 beside: 0,
+                fallen: 0,
+                swings: false,
             },
         }
     }
