@@ -182,13 +182,23 @@ with_caller! {
     /// # Safety
     /// Nothing is demanded.
     pub fn pvalloc(size: usize) -> *mut c_void => pvalloc_from;
-    /// How many bytes of a block may be used, at least what was asked for; 0 for NULL. The
-    /// answer is the same for as long as the block, which is this allocator's and in use, is
-    /// neither freed nor reallocated.
-    ///
-    /// # Safety
-    /// `block` is NULL or a block of this allocator that is in use.
-    pub fn malloc_usable_size(block: *mut c_void) -> usize => usable_size_from;
+    /// [`malloc_usable_size`] of what is no chunk of a heap.
+    fn usable_size_slow(block: *mut c_void) -> usize => usable_size_from;
+}
+
+/// How many bytes of a block may be used, at least what was asked for; 0 for NULL. The
+/// answer is the same for as long as the block, which is this allocator's and in use, is
+/// neither freed nor reallocated.
+///
+/// # Safety
+/// `block` is NULL or a block of this allocator that is in use.
+#[inline]
+pub unsafe fn malloc_usable_size(block: *mut c_void) -> usize {
+    if let Some(size) = front::usable_size_in_heap(block.cast()) {
+        return size;
+    }
+    // SAFETY: the same contract.
+    unsafe { usable_size_slow(block) }
 }
 
 /// # Safety

@@ -145,12 +145,9 @@ pub const fn class_of(size: usize) -> usize {
 #[must_use]
 #[inline(always)]
 pub const fn small_class_of(request: usize) -> usize {
-    let class = (request + Native::usable(MIN_CHUNK) - 1) / ALIGN;
-    if class < MIN_CHUNK / ALIGN {
-        MIN_CHUNK / ALIGN
-    } else {
-        class
-    }
+    // "At least 1" is an addition with carry; "at least 2" were a comparison and a move.
+    let above = (request + Native::usable(MIN_CHUNK) - 1 - ALIGN) / ALIGN;
+    1 + above + (above == 0) as usize
 }
 
 /// The chunk size of a class in bytes (0 for the two classes below the smallest chunk).

@@ -27,7 +27,7 @@ pub use slot::{Thread, on_thread_exit, set_exit_hook};
 
 use crate::arena::Magazine;
 use crate::chunk::{Chunk, Keys, Low, Stack};
-use crate::os::Region;
+use crate::os::{Region, Window};
 use crate::report::{Misuse, abort};
 use crate::size::{CLASSES, SMALL_CLASSES, class_of, class_size};
 
@@ -94,6 +94,9 @@ impl Slot {
 #[repr(C, align(64))]
 pub struct Cache {
     slots: [Slot; SLOTS],
+    /// Where the chunks of the thread's arena lie, for the most part. Null only before the cache
+    /// has a thread.
+    home: *const Window,
     spares: [Stack; SLOTS],
     /// Chunks that came in from below minus those that went back, per class.
     net: [i64; SLOTS],
@@ -141,6 +144,7 @@ impl Cache {
     pub const fn new() -> Cache {
         Cache {
             slots: [const { Slot::EMPTY }; SLOTS],
+            home: core::ptr::null(),
             spares: [Stack::EMPTY; SLOTS],
             net: [0; SLOTS],
             earlier: [0; SLOTS],
@@ -172,6 +176,15 @@ impl Cache {
         cache
     }
 
+    /// Gives a direct cache a window, before the first thread points to it.
+    ///
+    /// # Safety
+    /// Nobody uses the cache yet.
+    pub unsafe fn overlook(cache: *mut Cache, window: &'static Window) {
+        // SAFETY: the caller's promise.
+        unsafe { (*cache).home = window }
+    }
+
     /// Whether every call is to go to the arena, and the arena's number.
     ///
     /// # Safety
@@ -197,6 +210,7 @@ impl Cache {
     /// Gets ready to serve a thread of this arena.
     fn prepare<R: Region>(&mut self, keys: &Keys<R>, arena: usize, direct: bool) {
         self.arena = arena;
+        self.home = keys.extents.window(arena);
         self.direct = direct;
         self.thread = 0;
         self.odd = 0;
@@ -242,6 +256,45 @@ impl Cache {
             (*slot).counts = counts;
             (payload, due)
         }
+    }
+
+    /// The hit of a free: verifies that this is the payload of a chunk in use of the thread's arena
+    /// and of a small class, and pushes it. `false` if not, or if the class is full: nothing was
+    /// changed then.
+    ///
+    /// # Safety
+    /// `cache` is the calling thread's cache or a direct one. If there is such a chunk, the caller
+    /// owns it.
+    #[inline(always)]
+    #[must_use]
+    pub unsafe fn take_back<R: Region>(
+        cache: *mut Cache,
+        keys: &'static Keys<R>,
+        payload: usize,
+    ) -> bool {
+        // SAFETY: the caller's promise; every cache that a thread has knows a window. A direct
+        // cache has no capacity and is therefore only read.
+        unsafe {
+            if !(*(*cache).home).holds(payload) {
+                return false;
+            }
+            // SAFETY (chunk): the address is aligned and lies in heap memory.
+            let chunk = keys.chunk(payload - crate::size::HEADER);
+            let class = chunk.low().units();
+            if class >= SMALL_CLASSES {
+                return false;
+            }
+            let slot = (&raw mut (*cache).slots).cast::<Slot>().add(class);
+            // The tag is computed for this class's size, so it proves the class as well.
+            let (used, cached) = chunk.user_tags((*slot).keyed);
+            if chunk.tag() != used || (*slot).count() >= (*slot).capacity {
+                return false;
+            }
+            chunk.seal_on(cached, (*slot).main.top());
+            (*slot).main = Stack::from_top(payload);
+            (*slot).counts += 1;
+        }
+        true
     }
 
     /// Pushes a chunk that was verified as used, whose keyed size and cached tag are

@@ -107,6 +107,21 @@ pub fn cached_unless_due(size: usize) -> *mut u8 {
 /// If `p` is a block in use, the caller owns it and does not use it again.
 #[inline(always)]
 pub unsafe fn free(p: *mut u8, size: usize, align: usize) {
+    let cache = Thread::cache();
+    // SAFETY: the thread's own pointer, not null; the caller's contract.
+    if !cache.is_null() && unsafe { Cache::take_back(cache, &KEYS, p.addr()) } {
+        return;
+    }
+    // SAFETY: the same contract.
+    unsafe { free_further(p, size, align) };
+}
+
+/// As [`free`], for blocks that are not small, or not of the thread's arena.
+///
+/// # Safety
+/// As for [`free`].
+#[inline(never)]
+unsafe fn free_further(p: *mut u8, size: usize, align: usize) {
     let addr = p.addr();
     if EXTENTS.holds(addr) {
         // SAFETY: the address is aligned and lies in heap memory.
@@ -427,17 +442,24 @@ enum Named {
     Guarded(usize),
 }
 
+/// The chunk in use of a heap whose payload this is, and the low half of its head.
+#[inline(always)]
+fn chunk_in_use(addr: usize) -> Option<(KernelChunk, Low)> {
+    if !EXTENTS.holds(addr) {
+        return None;
+    }
+    // SAFETY: the address is aligned and lies in heap memory.
+    let chunk = unsafe { KEYS.chunk(addr - HEADER) };
+    let low = chunk.low();
+    // A mapping may lie between two segments of a granule.
+    (!low.is_mapped() && chunk.is(State::Used)).then_some((chunk, low))
+}
+
 /// Looks a user's pointer up; aborts if it names no block in use.
 #[inline]
 fn named(call: Call, addr: usize, caller: Caller) -> Named {
-    if EXTENTS.holds(addr) {
-        // SAFETY: the address is aligned and lies in heap memory.
-        let chunk = unsafe { KEYS.chunk(addr - HEADER) };
-        let low = chunk.low();
-        // A mapping may lie between two segments of a granule.
-        if !low.is_mapped() && chunk.is(State::Used) {
-            return Named::Chunk(chunk, low);
-        }
+    if let Some((chunk, low)) = chunk_in_use(addr) {
+        return Named::Chunk(chunk, low);
     }
     if guarded(addr) {
         return Named::Guarded(guarding::size_of(call, addr, caller));
@@ -449,6 +471,13 @@ fn named(call: Call, addr: usize, caller: Caller) -> Named {
         }
         _ => misuse(call, addr, caller),
     }
+}
+
+/// As [`usable_size`], if the block is a chunk of a heap; `None` says nothing. Needs no caller.
+#[inline(always)]
+#[must_use]
+pub fn usable_size_in_heap(p: *mut u8) -> Option<usize> {
+    chunk_in_use(p.addr()).map(|(_, low)| Native::usable(low.size()))
 }
 
 /// How many bytes of a block may be used; 0 for null. Stable for the block's life. Aborts if

@@ -2,16 +2,14 @@
 #![allow(unsafe_code)] // Pointers from users.
 
 use super::guarding;
-use super::process::{EXTENTS, KEYS, SETTINGS, SHARED, enter};
-use super::{KernelChunk, Named, UNKNOWN, cached_unless_due, free, malloc_untraced, named};
+use super::process::{KEYS, SETTINGS, SHARED, enter};
+use super::{KernelChunk, Named, UNKNOWN, cached_unless_due, chunk_in_use, free};
+use super::{malloc_untraced, named};
 use super::{take_chunk, take_mapping, trace};
 use crate::cache::{Cache, Thread};
-use crate::chunk::State;
 use crate::os::{Caller, Region};
 use crate::report::Call;
-use crate::size::{
-    CACHED_REQUEST, HEADER, Native, SMALL_REQUEST, class_of, class_size, large_size,
-};
+use crate::size::{CACHED_REQUEST, Native, SMALL_REQUEST, class_of, class_size, large_size};
 
 /// A chunk in place, or moved, that holds `size` bytes; null, and the block as it was, if there
 /// is no memory. A guarded block moves always, and is then aligned to `align`, which others are
@@ -41,17 +39,14 @@ pub unsafe fn realloc(p: *mut u8, size: usize, align: usize, caller: Caller) -> 
 #[inline]
 #[must_use]
 pub unsafe fn realloc_cached(p: *mut u8, size: usize) -> *mut u8 {
-    let addr = p.addr();
     let cache = Thread::cache();
-    if size > CACHED_REQUEST || cache.is_null() || !EXTENTS.holds(addr) {
+    // SAFETY: the thread's own cache.
+    if size > CACHED_REQUEST || cache.is_null() || unsafe { Cache::route(cache).0 } {
         return core::ptr::null_mut();
     }
-    // SAFETY: the thread's own cache; the address is aligned and lies in heap memory.
-    let (direct, chunk) = unsafe { (Cache::route(cache).0, KEYS.chunk(addr - HEADER)) };
-    let low = chunk.low();
-    if direct || low.is_mapped() || !chunk.is(State::Used) {
+    let Some((_, low)) = chunk_in_use(p.addr()) else {
         return core::ptr::null_mut();
-    }
+    };
     let (old, wanted) = (low.size(), Native::chunk_size_unchecked(size));
     match stays(old, class_size(class_of(wanted))) {
         Stays::AsItIs => return p,
