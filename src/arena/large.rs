@@ -1,10 +1,13 @@
 //! Large chunks in the depot, one by one: they are too large for the cache of a thread.
 
-use super::{Magazine, Shared};
+use super::{Magazine, SMALL_PROGRAM, Shared};
 use crate::chunk::{Chunk, Stack, State};
 use crate::os::Os;
 use crate::size::{DEPOT_CHUNK, DEPOT_CLASSES, class_of, class_size};
+use crate::sync::overlay::Ordering;
 
+/// In a small program the depot takes large chunks only up to this part of what is in use.
+const PART_OF_SMALL: usize = 4;
 /// A chunk of one of so many classes, from the one that was asked for on, will do.
 const NEAR: usize = 2;
 
@@ -33,7 +36,7 @@ impl<O: Os + Copy + 'static> Shared<O> {
         let mut stack = Stack::EMPTY;
         stack.push(chunk, low, State::Cached);
         let one = Magazine { stack, count: 1 };
-        let limit = self.depot_limit();
+        let limit = self.large_limit();
         let back = self
             .depot
             .put(self.keys(), number, class_of(size), one, limit);
@@ -42,5 +45,14 @@ impl<O: Os + Copy + 'static> Shared<O> {
             self.relieve_depot();
         }
         true
+    }
+
+    /// How many bytes the depot may hold when it takes a large chunk.
+    fn large_limit(&self) -> usize {
+        let limit = self.depot_limit();
+        if self.high.load(Ordering::Relaxed) > SMALL_PROGRAM {
+            return limit;
+        }
+        limit.min(self.outside() / PART_OF_SMALL)
     }
 }
