@@ -10,7 +10,8 @@
 //! That share begins at an eighth. If most of what was discarded is handed out again within a
 //! tick, it was not idle, and the share doubles, up to twice the bytes in use; if nothing is
 //! regretted for a while it halves. But when the bytes in use have fallen well below their
-//! recent height, a peak has passed and the share is an eighth whatever was regretted before.
+//! recent height, a peak has passed and the share is an eighth whatever was regretted before;
+//! unless they came back from there before, and the heap is not large: then they will again.
 //! So a program in a steady state keeps its pages, and after a peak the resident set follows
 //! the live bytes.
 
