@@ -13,12 +13,15 @@ mod depot;
 mod large;
 mod maps;
 mod roster;
+mod swing;
 mod table;
 
 pub use depot::{AISLES, Depot, Freight, Magazine};
 pub use maps::{Mapped, Maps};
 pub use roster::{Member, Roster, Usage};
 pub use table::{MapTable, Owned};
+
+use swing::Swing;
 
 use crate::chunk::{Chunk, Keys, Stack, State};
 use crate::config::{Key, Settings};
@@ -40,6 +43,10 @@ const LEAST_DEPOT: usize = 4 << 20;
 const DEPOT_AFTER_PEAK: usize = 64 << 10;
 /// unless that was no more than this.
 const SMALL_PROGRAM: usize = 32 << 20;
+/// or unless what was in use is known to come back, and was no more than this:
+const SWINGING: usize = 256 << 20;
+/// then the depot may hold this many bytes.
+const DEPOT_OF_SWINGING: usize = 32 << 20;
 /// The depot is not drained for less than this many bytes.
 const LEAST_DRAIN: usize = 64 << 10;
 
@@ -117,6 +124,7 @@ pub struct Shared<O: Os + Copy + 'static> {
     /// The most bytes of chunks outside the arenas in recent ticks.
     high: AtomicUsize,
     ticks: AtomicU32,
+    swing: Swing,
     /// How many forks lie between the first process and this one.
     generation: AtomicU32,
 }
@@ -143,6 +151,7 @@ impl<O: Os + Copy + 'static> Shared<O> {
             parked: AtomicU64::new(0),
             high: AtomicUsize::new(0),
             ticks: AtomicU32::new(0),
+            swing: Swing::new(),
             generation: AtomicU32::new(0),
         }
     }
@@ -509,6 +518,8 @@ impl<O: Os + Copy + 'static> Shared<O> {
         let outside = self.outside();
         self.high
             .store(outside.max(high - high / 64), Ordering::Relaxed);
+        let live = outside.saturating_sub(self.depot.bytes_about());
+        self.swing.tick(live, high);
         self.maps.age(&self.os);
         // Phases in which a program frees all that another allocates are longer than a tick.
         let ticks = self.ticks.fetch_add(1, Ordering::Relaxed);
@@ -564,8 +575,12 @@ impl<O: Os + Copy + 'static> Shared<O> {
         }
         let high = self.high.load(Ordering::Relaxed);
         let live = self.outside().saturating_sub(self.depot.bytes_about());
-        let limit = if high > SMALL_PROGRAM && live < high / 5 * 2 {
-            DEPOT_AFTER_PEAK
+        let limit = if high > SMALL_PROGRAM && Swing::has_fallen(live, high) {
+            if high <= SWINGING && self.swing.is_known() {
+                DEPOT_OF_SWINGING
+            } else {
+                DEPOT_AFTER_PEAK
+            }
         } else {
             high.max(LEAST_DEPOT)
         };
