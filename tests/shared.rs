@@ -167,3 +167,39 @@ fn a_heap_whose_use_swings_keeps_its_pages() {
     );
     heap.check().expect("a sound heap");
 }
+
+static DEPOT_EXTENTS: Extents = Extents::new();
+static DEPOT_KEYS: Keys<Exposed> = Keys {
+    region: Exposed,
+    secret: Secret::new([144, 155, 166, 177]),
+    extents: &DEPOT_EXTENTS,
+};
+static SWINGING: Shared<&'static Kernel> = Shared::new(&KERNEL, &DEPOT_KEYS, &SETTINGS);
+
+/// When most of what was in use was freed the depot is to hold next to nothing, unless the use is
+/// known to come back.
+#[test]
+fn a_program_whose_use_swings_keeps_its_depot() {
+    const MIB: usize = 1 << 20;
+    SWINGING.start(Growth::Segments, 0);
+    let mut live = Vec::new();
+    let mut limits = Vec::new();
+    for _ in 0..3 {
+        while live.len() < 64 {
+            let mut batch = Batch::wanting(1);
+            assert!(SWINGING.fill(0, MIB, &mut batch));
+            live.push(batch.stack());
+        }
+        // Not all at once: a tick passes while much is in use.
+        for _ in 0..2 {
+            assert!(SWINGING.depot_limit() >= 48 * MIB);
+            SWINGING.release(live.pop().expect("one of many"));
+        }
+        while live.len() > 4 {
+            SWINGING.release(live.pop().expect("more than four"));
+        }
+        limits.push(SWINGING.depot_limit());
+    }
+    assert_eq!(limits[0], 64 << 10, "{limits:?}");
+    assert!(limits[2] >= 16 * MIB, "{limits:?}");
+}

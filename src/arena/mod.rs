@@ -13,7 +13,6 @@ mod depot;
 mod large;
 mod maps;
 mod roster;
-mod swing;
 mod table;
 
 pub use depot::{AISLES, Depot, Freight, Magazine};
@@ -21,11 +20,9 @@ pub use maps::{Mapped, Maps};
 pub use roster::{Member, Roster, Usage};
 pub use table::{MapTable, Owned};
 
-use swing::Swing;
-
 use crate::chunk::{Chunk, Keys, Stack, State};
 use crate::config::{Key, Settings};
-use crate::heap::{Batch, Growth, Heap, Reserved, Run};
+use crate::heap::{Batch, Growth, Heap, Reserved, Run, Swing};
 use crate::os::{ForkPage, Os, PageState, Prot, Region, available_cpus};
 use crate::size::{CLASSES, DEPOT_CLASSES, align_up, class_of, class_size};
 use crate::sync::overlay::{AtomicU32, AtomicU64, AtomicUsize, Ordering};

@@ -35,6 +35,7 @@ mod grow;
 mod malloc;
 mod purge;
 mod resize;
+mod swing;
 mod totals;
 
 pub use check::{Damage, Found, Invariant, Place};
@@ -43,6 +44,7 @@ pub use forge::Forge;
 pub use free::Run;
 pub use grow::{Growth, Reserved};
 pub use malloc::{Batch, RUNGS, Rung};
+pub use swing::Swing;
 pub use totals::{HeapTotals, Totals};
 
 use crate::bins::Bins;
@@ -89,6 +91,7 @@ pub struct Heap<O: Os + 'static> {
     freed_since_tick: usize,
     ticks: u64,
     regret: Regret,
+    swing: Swing,
 }
 
 /// Whether giving pages back pays: see the module `purge`.
@@ -109,10 +112,6 @@ struct Regret {
     /// How many free bytes were dirty when it was that many: as much is in the program's way to
     /// allocate.
     beside: usize,
-    /// For how many ticks the bytes in use have been far below that.
-    fallen: u32,
-    /// Whether they came back from there lately.
-    swings: bool,
 }
 
 /// What a heap counts as it goes.
@@ -181,9 +180,8 @@ impl<O: Os + 'static> Heap<O> {
                 settled: 0,
                 high: 0,
                 beside: 0,
-                fallen: 0,
-                swings: false,
             },
+            swing: Swing::new(),
         }
     }
 

@@ -15,7 +15,7 @@
 //! So a program in a steady state keeps its pages, and after a peak the resident set follows
 //! the live bytes.
 
-use super::Heap;
+use super::{Heap, Swing};
 use crate::bins::{BINS, FIRST_LARGE, UNSORTED, bin_index};
 use crate::chunk::{Chunk, Through};
 use crate::config::Key;
@@ -34,9 +34,7 @@ const MAX_DIRT_OF_LARGE: usize = 32 << 20;
 /// or this is one heap of several,
 const MIN_DIRT_OF_MANY: usize = 1 << 20;
 const MAX_DIRT_OF_MANY: usize = 16 << 20;
-/// Where the use fell below two fifths and rose again within so many ticks, it will do so again:
-const SWING: u32 = 256;
-/// then as much is kept as lies between, up to this.
+/// Where the use is known to come back after a fall, as much is kept as lies between, up to this.
 const MAX_DIRT_OF_SWINGING: usize = 96 << 20;
 /// The share of the bytes in use that may stay dirty is `1/8 << reluctance`.
 const MAX_RELUCTANCE: u32 = 4;
@@ -65,11 +63,12 @@ impl<O: Os + 'static> Heap<O> {
         }
         self.reconsider();
         let used = self.counters.used_bytes;
-        let part = if self.regret.swings { 512 } else { 64 };
+        let part = if self.swing.is_known() { 512 } else { 64 };
         let high = used.max(self.regret.high - self.regret.high / part);
         self.regret.high = high;
-        let has_fallen = used < high / 5 * 2;
-        let swings = self.swings(has_fallen, used, high);
+        let has_fallen = Swing::has_fallen(used, high);
+        self.swing.tick(used, high);
+        let swings = self.swing.is_known() && self.owner == 0 && high <= LARGE;
         let peak_passed = has_fallen && !swings;
         let doublings = if has_fallen {
             0
@@ -143,24 +142,6 @@ impl<O: Os + 'static> Heap<O> {
             self.trim_top(from.saturating_sub(self.top + MIN_CHUNK));
             self.regret.trimmed += (self.counters.returned_bytes - before) as usize;
         }
-    }
-
-    /// Whether the bytes in use are known to come back when they have fallen far below their recent
-    /// height `high`.
-    fn swings(&mut self, has_fallen: bool, used: usize, high: usize) -> bool {
-        let regret = &mut self.regret;
-        if has_fallen {
-            regret.fallen += 1;
-            if regret.fallen > SWING {
-                regret.swings = false;
-            }
-        } else if used > high / 2 {
-            if regret.fallen != 0 && regret.fallen <= SWING {
-                regret.swings = true;
-            }
-            regret.fallen = 0;
-        }
-        regret.swings && self.owner == 0 && high <= LARGE
     }
 
     /// Learns from what became of the pages that the last ticks discarded.

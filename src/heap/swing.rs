@@ -14,12 +14,14 @@ pub struct Swing(AtomicU32);
 
 impl Swing {
     /// Nothing has fallen yet.
-    #[cfg(not(loom))]
+    #[allow(clippy::new_without_default)] // Only for statics.
+    #[must_use]
     pub const fn new() -> Swing {
         Swing(AtomicU32::new(0))
     }
 
     /// Whether so many bytes are far below what was in use lately.
+    #[must_use]
     pub const fn has_fallen(live: usize, high: usize) -> bool {
         live < high / 5 * 2
     }
