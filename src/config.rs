@@ -258,7 +258,7 @@ const TABLE: [Tunable; 30] = [
         .says("The depot through which threads exchange full magazines of free chunks."),
     Tunable::bytes(Key::DepotBytes, 64 * MIB, PTRDIFF_MAX)
         .variable("FENCEPOST_DEPOT_BYTES")
-        .says("The most that the depot may hold; within that it may hold as much as the program had in use lately."),
+        .says("The most that the depot may hold; within that it may hold as much as the program had in use lately. Unless set, it may also hold an eighth of that."),
     Tunable::bytes(Key::MappingCacheBytes, 64 * MIB, PTRDIFF_MAX)
         .variable("FENCEPOST_MAPPING_CACHE_BYTES")
         .says("How much of freed mappings is kept for the next large request."),

@@ -25,19 +25,20 @@
 //! 3. Otherwise [`front`] decides. A chunk of at least the mapping threshold gets a mapping
 //!    ([`arena::Maps`]): a kept one, moved to size, or a new one. glibc asks the bins first; this
 //!    is deliberate, for a mapping grows by `mremap` and goes back whole. For any other the cache
-//!    asks its arena to [`fill`](heap::Heap::fill) a batch (chunks of 64 to 256 KiB, which no cache
-//!    takes, come from the depot one by one, larger ones in few sizes). The ladder: fast bin, small bin, (a
-//!    large request consolidates the fast bins,) unsorted bin, best fit, top. A batch is carved
-//!    contiguously and is a part of what the class has served so far, so that a small program
-//!    stays small.
+//!    asks its arena to [`fill`](heap::Heap::fill) a batch; chunks of 64 to 256 KiB, which no
+//!    cache takes, come from the depot one by one, larger ones in few sizes. The ladder: fast bin,
+//!    small bin, (a large request consolidates the fast bins,) unsorted bin, best fit, top. A
+//!    batch is carved contiguously and is a part of what the class has served so far, so that a
+//!    small program stays small.
 //! 4. Before top grows, the depot is emptied into the arenas, first of what nobody needed lately,
 //!    then of the rest, and as much as is asked for is given up by the mapping cache.
 //! 5. If the break is refused, a mapped segment serves; if that is refused, NULL with ENOMEM.
 //!
 //! # A free comes back
 //!
-//! 1. [`os::Extents`] says whether the pointer is aligned and lies in heap memory: one load and a
-//!    compare, before any head is read. (Guard mode's pool lies outside, so it costs nothing.)
+//! 1. Is the pointer aligned, and does it lie in heap memory? That is asked before any head is
+//!    read: first the [window](os::Window) of the thread's arena, one range, then
+//!    [`os::Extents`]. (Guard mode's pool lies outside, so it costs nothing.)
 //! 2. The chunk's tag, keyed over address, size and state, must say *used*. Anything else
 //!    ends in one line that names the misuse ([`report`]).
 //! 3. The chunk is pushed on the thread's magazine. A full one becomes the spare, the old spare

@@ -280,6 +280,8 @@ fn tunables_reach_an_allocator_that_is_used_before_main() {
         cached(&[("GLIBC_TUNABLES", "glibc.malloc.tcache_count=0")]),
         0
     );
+    let small = cached(&[("GLIBC_TUNABLES", "glibc.malloc.tcache_max=24")]);
+    assert!(off || small < cached(&[]), "{small} bytes");
 }
 
 /// sort and its kin close standard error before the process is over.

@@ -10,6 +10,7 @@
 #![allow(unsafe_code)] // Arenas live in raw pages.
 
 mod depot;
+mod drain;
 mod large;
 mod maps;
 mod roster;
@@ -20,11 +21,13 @@ pub use maps::{Mapped, Maps};
 pub use roster::{Member, Roster, Usage};
 pub use table::{MapTable, Owned};
 
+use drain::Drain;
+
 use crate::chunk::{Chunk, Keys, Stack, State};
 use crate::config::{Key, Settings};
 use crate::heap::{Batch, Growth, Heap, Reserved, Run, Swing};
 use crate::os::{ForkPage, Os, PageState, Prot, Region, available_cpus};
-use crate::size::{CLASSES, DEPOT_CLASSES, align_up, class_of, class_size};
+use crate::size::{CLASSES, DEPOT_CLASSES, align_up, class_size};
 use crate::sync::overlay::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 
@@ -44,25 +47,12 @@ const SMALL_PROGRAM: usize = 32 << 20;
 const SWINGING: usize = 256 << 20;
 /// then the depot may hold this many bytes.
 const DEPOT_OF_SWINGING: usize = 32 << 20;
-/// The depot is not drained for less than this many bytes.
-const LEAST_DRAIN: usize = 64 << 10;
+/// In a large heap it may hold this part of what was in use lately, more than the tunable says
+/// unless that was set: the blocks of a program that frees at random come back to it.
+const PART_OF_LARGE: usize = 8;
 
 /// What the depot holds is idle when it was not needed for so many ticks.
 const DEPOT_TICKS: u32 = 8;
-/// For a request of this many bytes it is not drained as long as it holds less than a quarter of
-/// the heap: small chunks hardly make room for it.
-const HARDLY_MADE: usize = 16 << 10;
-/// Chunks of this class and of larger ones do, and are few.
-const LARGE: usize = class_of(8 << 10);
-
-/// What the depot gives up.
-enum Drain {
-    /// Large chunks.
-    Large,
-    /// What nobody needed lately.
-    Idle,
-    All,
-}
 
 /// A heap, its lock, and who uses it.
 #[derive(Debug)]
@@ -372,12 +362,19 @@ impl<O: Os + Copy + 'static> Shared<O> {
             let mut filled = serve(&mut heap, false);
             // Before the system is asked for memory, the depot gives up what it holds: first
             // what nobody needed lately, then the rest.
-            for drain in [Drain::Large, Drain::Idle, Drain::All] {
-                if filled || !self.is_worth_it(&drain, size, heap.system_bytes()) {
+            let mut drains = [Drain::Large, Drain::Idle, Drain::All].into_iter();
+            let mut drain = drains.next();
+            while let Some(what) = drain
+                && !filled
+            {
+                if !self.is_worth_it(what, size, heap.system_bytes()) {
+                    drain = drains.next();
                     continue;
                 }
                 drop(heap);
-                self.drain(&drain);
+                if !self.drain(what) {
+                    drain = drains.next();
+                }
                 heap = match self.lock(candidate) {
                     Some(heap) => heap,
                     None => continue 'arenas,
@@ -409,20 +406,6 @@ impl<O: Os + Copy + 'static> Shared<O> {
             return filled;
         }
         false
-    }
-
-    /// Whether the depot holds so much that giving it up makes room for a chunk of `size` bytes in
-    /// a heap of `heap` bytes that would have to grow.
-    fn is_worth_it(&self, drain: &Drain, size: usize, heap: usize) -> bool {
-        match drain {
-            Drain::Large => {
-                size >= HARDLY_MADE && self.depot.bytes_from(LARGE) > size.max(heap / 64)
-            }
-            Drain::Idle | Drain::All => {
-                let part = if size < HARDLY_MADE { 16 } else { 4 };
-                self.depot.bytes_about() > (heap / part).max(LEAST_DRAIN)
-            }
-        }
     }
 
     /// The number of the arena that owns a chunk.
@@ -521,33 +504,8 @@ impl<O: Os + Copy + 'static> Shared<O> {
         // Phases in which a program frees all that another allocates are longer than a tick.
         let ticks = self.ticks.fetch_add(1, Ordering::Relaxed);
         if ticks.is_multiple_of(DEPOT_TICKS) {
-            self.drain(&Drain::Idle);
+            self.drain(Drain::Idle);
             (2..DEPOT_CLASSES).for_each(|class| self.depot.age(class));
-        }
-    }
-
-    /// Empties the depot into the arenas.
-    pub fn drain_depot(&self) {
-        self.drain(&Drain::All);
-    }
-
-    fn drain(&self, what: &Drain) {
-        if self.depot.bytes_about() == 0 {
-            return;
-        }
-        let first = if matches!(what, Drain::Large) {
-            LARGE
-        } else {
-            2
-        };
-        for class in first..DEPOT_CLASSES {
-            while let Some(magazine) = match what {
-                Drain::Idle => self.depot.take_idle(self.keys, class),
-                Drain::Large | Drain::All => self.depot.take_any(self.keys, class),
-            } {
-                self.release_without_ticks(magazine.stack);
-            }
-            self.depot.settle(class);
         }
     }
 
@@ -581,14 +539,13 @@ impl<O: Os + Copy + 'static> Shared<O> {
         } else {
             high.max(LEAST_DEPOT)
         };
-        limit.min(self.settings.get(Key::DepotBytes))
-    }
-
-    /// The depot had no room: if it holds much more than it may by now, it gives up all.
-    pub fn relieve_depot(&self) {
-        if self.depot.bytes_about() > 2 * self.depot_limit() {
-            self.drain_depot();
-        }
+        let most = self.settings.get(Key::DepotBytes);
+        let most = if self.settings.is_set(Key::DepotBytes) {
+            most
+        } else {
+            most.max(high / PART_OF_LARGE)
+        };
+        limit.min(most)
     }
 }
 

@@ -5,9 +5,10 @@ use super::budget::first_share;
 use super::{Cache, POPS, SLOTS};
 use crate::arena::{Magazine, Shared};
 use crate::chunk::{Chunk, Low, Stack, State};
+use crate::config::Key;
 use crate::heap::Batch;
 use crate::os::Os;
-use crate::size::{CLASSES, class_of, class_size};
+use crate::size::{CACHED_REQUEST, Native, class_of, class_size};
 
 /// An arena is asked for this part of the chunks of a class that were served so far.
 const AHEAD: u64 = 16;
@@ -80,7 +81,7 @@ impl Cache {
         }
         self.reach(shared, class);
         if shared.is_abandoned(self.arena) {
-            self.arena = shared.choose();
+            self.move_to(shared.keys(), shared.choose());
         }
         let slot = &self.slots[class % SLOTS];
         // What is carved ahead is touched: of a class that serves few requests, few.
@@ -120,7 +121,8 @@ impl Cache {
             return false;
         }
         let size = low.size();
-        if size > class_size(CLASSES - 1) {
+        let most = shared.settings().get(Key::TcacheMax).min(CACHED_REQUEST);
+        if size > Native::chunk_size_unchecked(most) {
             return false;
         }
         let class = class_of(size);

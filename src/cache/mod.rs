@@ -209,8 +209,7 @@ impl Cache {
 
     /// Gets ready to serve a thread of this arena.
     fn prepare<R: Region>(&mut self, keys: &Keys<R>, arena: usize, direct: bool) {
-        self.arena = arena;
-        self.home = keys.extents.window(arena);
+        self.move_to(keys, arena);
         self.direct = direct;
         self.thread = 0;
         self.odd = 0;
@@ -219,6 +218,12 @@ impl Cache {
         for (class, slot) in self.slots.iter_mut().enumerate().skip(2) {
             slot.keyed = keys.secret.keyed(Low::of(class_size(class)));
         }
+    }
+
+    /// From now on the thread uses this arena.
+    fn move_to<R: Region>(&mut self, keys: &Keys<R>, arena: usize) {
+        self.arena = arena;
+        self.home = keys.extents.window(arena);
     }
 
     /// Pops a chunk of a class and marks it used; 0 if the main stack is empty. Also whether a

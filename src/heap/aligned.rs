@@ -68,18 +68,6 @@ impl<O: Os + 'static> Heap<O> {
         self.grow(align_up(padded, ALIGN)) && self.aligned_from_top(align, size, batch, Rung::Grown)
     }
 
-    /// One chunk of `size` bytes, marked used, whose payload address is a multiple of `align`.
-    /// `None` if there is no memory.
-    pub fn aligned(&mut self, align: usize, size: usize) -> Option<Chunk<'static, O::Region>> {
-        let mut batch = Batch::wanting(1);
-        if !self.fill_aligned(align, size, &mut batch) {
-            return None;
-        }
-        let chunk = batch.pop(self.keys)?;
-        chunk.mark(chunk.low(), State::Used);
-        Some(chunk)
-    }
-
     /// As [`fill_aligned`](Heap::fill_aligned), from what the heap has; top does not grow.
     pub fn fill_aligned_from_free(&mut self, align: usize, size: usize, batch: &mut Batch) -> bool {
         if size > MAX_CHUNK {

@@ -233,8 +233,13 @@ impl<O: Machine + Debug + 'static> World<O> {
 
     fn aligned(&mut self, align: usize, n: usize) {
         let size = Native::chunk_size(n).expect("the request is not absurd");
-        match self.heap.aligned(align, size) {
-            Some(chunk) => self.adopt(chunk, n, align),
+        let mut batch = Batch::wanting(1);
+        self.heap.fill_aligned(align, size, &mut batch);
+        match batch.pop(self.ground.keys()) {
+            Some(chunk) => {
+                chunk.mark(chunk.low(), State::Used);
+                self.adopt(chunk, n, align);
+            }
             None => self.no_memory(size + align + MIN_CHUNK),
         }
     }
