@@ -3,7 +3,7 @@
 use super::{Magazine, SMALL_PROGRAM, Shared};
 use crate::chunk::{Chunk, Stack, State};
 use crate::os::Os;
-use crate::size::{DEPOT_CHUNK, DEPOT_CLASSES, class_of, class_size};
+use crate::size::{CLASSES, DEPOT_CHUNK, DEPOT_CLASSES, class_of, class_size};
 use crate::sync::overlay::Ordering;
 
 /// In a small program the depot takes large chunks only up to this part of what is in use.
@@ -55,4 +55,37 @@ impl<O: Os + Copy + 'static> Shared<O> {
         }
         limit.min(self.outside() / PART_OF_SMALL)
     }
+
+    /// Changes a used chunk in place; see [`Heap::resize`](crate::heap::Heap::resize). A large chunk
+    /// behind it that waits in the depot goes home for that.
+    pub fn resize(&self, chunk: Chunk<'static, O::Region>, size: usize) -> bool {
+        let owner = self.owner_of(chunk);
+        let Some(mut heap) = self.lock(owner) else {
+            return false;
+        };
+        let mut done = heap.resize(chunk, size);
+        if !done && let Some(behind) = heap.waits_behind(chunk).filter(|&size| is_large(size)) {
+            drop(heap);
+            self.drain_class(class_of(behind));
+            heap = match self.lock(owner) {
+                Some(heap) => heap,
+                None => return false,
+            };
+            done = heap.resize(chunk, size);
+        }
+        self.publish(owner, &heap);
+        done
+    }
+
+    fn drain_class(&self, class: usize) {
+        while let Some(magazine) = self.depot.take_any(self.keys(), class) {
+            self.release_without_ticks(magazine.stack);
+        }
+        self.depot.settle(class);
+    }
+}
+
+/// Whether only the depot takes a chunk of this size.
+fn is_large(size: usize) -> bool {
+    size > class_size(CLASSES - 1) && size <= DEPOT_CHUNK
 }

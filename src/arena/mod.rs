@@ -480,17 +480,6 @@ impl<O: Os + Copy + 'static> Shared<O> {
         }
     }
 
-    /// Changes a used chunk in place; see [`Heap::resize`].
-    pub fn resize(&self, chunk: Chunk<'static, O::Region>, size: usize) -> bool {
-        let owner = self.owner_of(chunk);
-        let Some(mut heap) = self.lock(owner) else {
-            return false;
-        };
-        let done = heap.resize(chunk, size);
-        self.publish(owner, &heap);
-        done
-    }
-
     /// Enough was freed somewhere: what the depot and the mapping cache held without need goes.
     #[cold]
     fn on_tick(&self) {
