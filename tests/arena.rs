@@ -4,7 +4,7 @@
 #[path = "model/mod.rs"]
 mod model;
 
-use fencepost::arena::{AISLES, Depot, MAX_ARENAS, Magazine, MapTable, Maps, Owned};
+use fencepost::arena::{AISLES, Depot, Freight, MAX_ARENAS, Magazine, MapTable, Maps, Owned};
 use fencepost::chunk::{Stack, State};
 use fencepost::config::Key;
 use fencepost::os::{Flaky, Ledger, Region};
@@ -305,6 +305,106 @@ fn own_magazines_come_first_then_those_of_others() {
     assert_eq!(depot.take(keys, 0, class), Some(mine));
     assert_eq!(depot.take(keys, 0, class), Some(third));
     assert_eq!((depot.take(keys, 0, class), depot.bytes()), (None, 0));
+}
+
+/// Aisle 0 puts a magazine and takes it back, as a thread does that allocates again.
+fn take_back(depot: &Depot, keys: &impl Freight, class: usize, one: Magazine) {
+    assert_eq!(depot.put(keys, 0, class, one, usize::MAX), None);
+    assert_eq!(depot.take(keys, 0, class), Some(one));
+}
+
+#[test]
+fn what_an_aisle_takes_back_is_not_lent() {
+    let mut bed = Bed::new();
+    let keys = bed.ground.keys();
+    let depot = Box::new(Depot::new());
+    let class = class_of(112);
+    let [own, below, above] = [0; 3].map(|_| magazine(&[bed.get(100)]));
+    assert_eq!(depot.enter(0), 0);
+    take_back(&depot, keys, class, own);
+    for one in [below, above] {
+        assert_eq!(depot.put(keys, 0, class, one, usize::MAX), None);
+    }
+    assert!(!depot.may_hold(1, class), "nothing to spare");
+    assert_eq!(depot.take(keys, 1, class), None);
+    assert!(depot.may_hold(0, class));
+    // The two lie there throughout: aisle 0 does not need them.
+    let mut rounds = 0;
+    while !depot.may_hold(1, class) {
+        take_back(&depot, keys, class, own);
+        rounds += 1;
+        assert!(rounds < 10_000, "idle magazines are found out");
+    }
+    assert!(rounds > 30, "after a while only");
+    assert_eq!(depot.take(keys, 1, class), Some(above));
+    assert_eq!(depot.take(keys, 1, class), Some(below));
+    // What is needed once in a while is not idle,
+    for _ in 0..200 {
+        assert_eq!(depot.put(keys, 0, class, below, usize::MAX), None);
+        assert_eq!(depot.put(keys, 0, class, above, usize::MAX), None);
+        assert_eq!(depot.take(keys, 1, class), None);
+        assert_eq!(depot.take(keys, 0, class), Some(above));
+        assert_eq!(depot.take(keys, 0, class), Some(below));
+    }
+    // but what a thread left behind is anybody's.
+    assert_eq!(depot.put(keys, 0, class, below, usize::MAX), None);
+    assert_eq!(depot.take(keys, 1, class), None);
+    depot.leave(0);
+    assert_eq!(depot.take(keys, 1, class), Some(below));
+}
+
+#[test]
+fn what_an_aisle_only_puts_is_lent_at_once() {
+    let mut bed = Bed::new();
+    let keys = bed.ground.keys();
+    let depot = Box::new(Depot::new());
+    let class = class_of(112);
+    let one = magazine(&[bed.get(100)]);
+    assert_eq!(depot.enter(0), 0);
+    for _ in 0..100 {
+        assert_eq!(depot.put(keys, 0, class, one, usize::MAX), None);
+        assert_eq!(depot.take(keys, 1, class), Some(one));
+    }
+    // It takes back for a while, then no more.
+    (0..100).for_each(|_| take_back(&depot, keys, class, one));
+    let mut lying = 0;
+    while !depot.may_hold(1, class) {
+        let next = magazine(&[bed.get(100)]);
+        assert_eq!(depot.put(keys, 0, class, next, usize::MAX), None);
+        lying += 1;
+        assert!(lying < 10_000, "putting alone is found out");
+    }
+    let taken = core::iter::from_fn(|| depot.take(keys, 1, class)).count();
+    assert!(taken > 0 && taken <= lying);
+}
+
+#[test]
+fn large_chunks_are_lent_to_anybody() {
+    let mut bed = Bed::new();
+    let keys = bed.ground.keys();
+    let depot = Box::new(Depot::new());
+    let class = class_of(4016);
+    let one = magazine(&[bed.get(4000)]);
+    assert_eq!(depot.enter(0), 0);
+    take_back(&depot, keys, class, one);
+    assert_eq!(depot.put(keys, 0, class, one, usize::MAX), None);
+    assert_eq!(depot.take(keys, 1, class), Some(one));
+}
+
+#[test]
+fn threads_spread_over_the_aisles() {
+    let depot = Box::new(Depot::new());
+    assert_eq!(depot.enter(3), 3);
+    assert_eq!(depot.enter(3), 0, "the first that is free");
+    assert_eq!(depot.enter(AISLES + 2), 2);
+    let mut others: Vec<usize> = (3..AISLES).map(|_| depot.enter(3)).collect();
+    others.sort_unstable();
+    let expected: Vec<usize> = (1..AISLES).filter(|n| *n != 2 && *n != 3).collect();
+    assert_eq!(others, expected, "each has one of its own");
+    assert_eq!(depot.enter(3), 3, "all are taken");
+    assert_eq!(depot.enter(3), 0, "by one thread each but for that");
+    depot.leave(2);
+    assert_eq!(depot.enter(5), 2);
 }
 
 #[test]

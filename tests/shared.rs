@@ -7,19 +7,25 @@ use fencepost::heap::{Batch, Growth, Heap};
 use fencepost::os::{Exposed, Extents, Kernel, Ledger};
 use fencepost::size::{ALIGN, DEPOT_CHUNK, class_of, class_size, large_size};
 
-static KERNEL: Kernel = Kernel::new();
-static SETTINGS: Settings = Settings::new();
-static EXTENTS: Extents = Extents::new();
-static KEYS: Keys<Exposed> = Keys {
-    region: Exposed,
-    secret: Secret::new([11, 22, 33, 44]),
-    extents: &EXTENTS,
-};
-static SHARED: Shared<&'static Kernel> = Shared::new(&KERNEL, &KEYS, &SETTINGS);
+/// A process's shared state of its own: tests run at the same time.
+macro_rules! shared {
+    () => {
+        static KERNEL: Kernel = Kernel::new();
+        static SETTINGS: Settings = Settings::new();
+        static EXTENTS: Extents = Extents::new();
+        static KEYS: Keys<Exposed> = Keys {
+            region: Exposed,
+            secret: Secret::new([11, 22, 33, 44]),
+            extents: &EXTENTS,
+        };
+        static SHARED: Shared<&'static Kernel> = Shared::new(&KERNEL, &KEYS, &SETTINGS);
+    };
+}
 
 /// A depot that is emptied before the arena grows is subtracted once from what is outside.
 #[test]
 fn what_is_outside_agrees_with_the_arena_when_the_depot_is_drained() {
+    shared!();
     SHARED.start(Growth::Segments, 0);
     let used = || SHARED.lock(0).expect("the main arena").used_bytes();
     let class = class_of(1040);
@@ -49,73 +55,65 @@ fn what_is_outside_agrees_with_the_arena_when_the_depot_is_drained() {
     assert_eq!((SHARED.outside(), used()), (0, 0));
 }
 
-static LARGE_EXTENTS: Extents = Extents::new();
-static LARGE_KEYS: Keys<Exposed> = Keys {
-    region: Exposed,
-    secret: Secret::new([55, 66, 77, 88]),
-    extents: &LARGE_EXTENTS,
-};
-static LARGE: Shared<&'static Kernel> = Shared::new(&KERNEL, &LARGE_KEYS, &SETTINGS);
-
-fn large(size: usize) -> Chunk<'static, Exposed> {
-    let mut batch = Batch::wanting(1);
-    assert!(LARGE.fill(0, size, &mut batch));
-    let chunk = batch.pop(&LARGE_KEYS).expect("one was there");
-    chunk.mark(chunk.low(), State::Used);
-    chunk
-}
-
 /// A chunk that is too large for a thread's cache waits in the depot for a request of its own size
 /// or a little less, and goes home before the heap grows for another.
 #[test]
 fn a_large_chunk_waits_in_the_depot() {
-    LARGE.start(Growth::Segments, 0);
+    shared!();
+    let large = |size| {
+        let mut batch = Batch::wanting(1);
+        assert!(SHARED.fill(0, size, &mut batch));
+        let chunk = batch.pop(&KEYS).expect("one was there");
+        chunk.mark(chunk.low(), State::Used);
+        chunk
+    };
+    SHARED.start(Growth::Segments, 0);
     // The program is large enough to keep some.
     let rest: Vec<_> = (0..16).map(|_| large(large_size(1 << 20))).collect();
     let size = large_size(200_000);
-    let mut chunk = large(size);
+    let mut chunk: Chunk<'static, Exposed> = large(size);
     for asked in [size, class_size(class_of(size) - 1)] {
-        assert!(LARGE.put_large(0, chunk));
-        assert_eq!(LARGE.depot.bytes(), size);
-        let taken = LARGE
+        assert!(SHARED.put_large(0, chunk));
+        assert_eq!(SHARED.depot.bytes(), size);
+        let taken = SHARED
             .take_large(0, asked)
             .expect("one of that size or a little more");
         assert_eq!((taken.addr(), taken.low().size()), (chunk.addr(), size));
-        assert_eq!(LARGE.depot.bytes(), 0);
+        assert_eq!(SHARED.depot.bytes(), 0);
         taken.mark(taken.low(), State::Used);
         chunk = taken;
     }
-    assert!(LARGE.put_large(0, chunk));
+    assert!(SHARED.put_large(0, chunk));
     for other in [
         size + ALIGN,
         class_size(class_of(size) - 2),
         DEPOT_CHUNK + ALIGN,
     ] {
-        assert!(LARGE.take_large(0, other).is_none(), "{other}");
+        assert!(SHARED.take_large(0, other).is_none(), "{other}");
     }
     // Chunks of other sizes are not for the depot.
     for odd in [size - ALIGN, large_size(DEPOT_CHUNK + 1)] {
         let odd = large(odd);
-        assert!(!LARGE.put_large(0, odd));
-        LARGE.free(odd);
+        assert!(!SHARED.put_large(0, odd));
+        SHARED.free(odd);
     }
-    assert_eq!(LARGE.depot.bytes(), size);
+    assert_eq!(SHARED.depot.bytes(), size);
     let more: Vec<_> = (0..7).map(|_| large(size)).collect();
     for chunk in more {
-        assert!(LARGE.put_large(0, chunk));
+        assert!(SHARED.put_large(0, chunk));
     }
-    assert_eq!(LARGE.depot.bytes(), 8 * size);
-    let system = || LARGE.lock(0).expect("the main arena").system_bytes();
+    assert_eq!(SHARED.depot.bytes(), 8 * size);
+    let system = || SHARED.lock(0).expect("the main arena").system_bytes();
     let (before, mut others) = (system(), Vec::new());
     while system() == before {
         others.push(large(large_size(100_000)));
     }
-    assert_eq!(LARGE.depot.bytes(), 0, "sent home before the heap grew");
+    assert_eq!(SHARED.depot.bytes(), 0, "sent home before the heap grew");
     for chunk in rest.into_iter().chain(others) {
-        LARGE.free(chunk);
+        SHARED.free(chunk);
     }
-    assert_eq!(LARGE.outside(), 0);
-    LARGE
+    assert_eq!(SHARED.outside(), 0);
+    SHARED
         .lock(0)
         .expect("the main arena")
         .check()
@@ -136,7 +134,8 @@ static SWING_KEYS: Keys<Exposed> = Keys {
 fn a_heap_whose_use_swings_keeps_its_pages() {
     const MIB: usize = 1 << 20;
     type Swinging = Heap<&'static Ledger<Kernel>>;
-    let mut heap = Swinging::new(&ACCOUNT, &SWING_KEYS, &SETTINGS, 0, Growth::Segments);
+    static DEFAULTS: Settings = Settings::new();
+    let mut heap = Swinging::new(&ACCOUNT, &SWING_KEYS, &DEFAULTS, 0, Growth::Segments);
     let take = |heap: &mut Swinging| {
         let mut batch = Batch::wanting(1);
         assert!(heap.fill(MIB, &mut batch));
@@ -168,33 +167,61 @@ fn a_heap_whose_use_swings_keeps_its_pages() {
     heap.check().expect("a sound heap");
 }
 
-static DEPOT_EXTENTS: Extents = Extents::new();
-static DEPOT_KEYS: Keys<Exposed> = Keys {
-    region: Exposed,
-    secret: Secret::new([144, 155, 166, 177]),
-    extents: &DEPOT_EXTENTS,
-};
-static SWINGING: Shared<&'static Kernel> = Shared::new(&KERNEL, &DEPOT_KEYS, &SETTINGS);
-
 /// When most of what was in use was freed the depot is to hold next to nothing, unless the use is
 /// known to come back.
 #[test]
 fn a_program_whose_use_swings_keeps_its_depot() {
     const MIB: usize = 1 << 20;
-    SWINGING.start(Growth::Segments, 0);
+    shared!();
+    SHARED.start(Growth::Segments, 0);
     let mut live = Vec::new();
     let mut limits = Vec::new();
     for _ in 0..3 {
         while live.len() < 124 {
             let mut batch = Batch::wanting(1);
-            assert!(SWINGING.fill(0, MIB, &mut batch));
+            assert!(SHARED.fill(0, MIB, &mut batch));
             live.push(batch.stack());
         }
         while live.len() > 4 {
-            SWINGING.release(live.pop().expect("more than four"));
+            SHARED.release(live.pop().expect("more than four"));
         }
-        limits.push(SWINGING.depot_limit());
+        limits.push(SHARED.depot_limit());
     }
     assert_eq!(limits[0], 64 << 10, "{limits:?}");
     assert_eq!(limits[2], 32 * MIB, "{limits:?}");
+}
+
+/// Bytes that come home because blocks shrink where they are let ticks pass like any others: what
+/// nobody needs leaves the depot.
+#[test]
+fn ticks_of_blocks_that_shrink_drain_the_depot() {
+    shared!();
+    SHARED.start(Growth::Segments, 0);
+    let class = class_of(1040);
+    let mut batch = Batch::wanting(4);
+    assert!(SHARED.fill(0, class_size(class), &mut batch));
+    let magazine = Magazine {
+        stack: batch.stack(),
+        count: batch.count(),
+    };
+    let put = SHARED.depot.put(&KEYS, 0, class, magazine, usize::MAX);
+    assert_eq!(put, None);
+    let mut large = Batch::wanting(1);
+    assert!(SHARED.fill(0, 8 << 20, &mut large));
+    let block = large.pop(&KEYS).expect("one was asked for");
+    block.mark(block.low(), State::Used);
+    let ticks = || SHARED.lock(0).expect("the main arena").ticks();
+    let before = ticks();
+    while ticks() < before + 10 {
+        assert_ne!(SHARED.depot.bytes(), 0, "nothing was idle long enough");
+        for size in [4 << 20, 8 << 20] {
+            assert!(SHARED.resize(block, size), "there is room behind it");
+        }
+        if SHARED.depot.bytes() == 0 {
+            break;
+        }
+    }
+    assert_eq!(SHARED.depot.bytes(), 0, "ten ticks without need");
+    assert!(ticks() > before + 1, "a magazine stays for a while");
+    SHARED.free(block);
 }

@@ -2,13 +2,15 @@
 //!
 //! Memory that one thread allocates and another frees travels here by the magazine, without a
 //! walk over lists and without touching an arena. Memory that a thread frees and allocates again
-//! comes back from the aisle of its own arena's threads.
+//! comes back from the thread's own aisle: threads that took each other's magazines, whenever one
+//! had given back what the other was about to ask for, would soon write to the same cache lines
+//! for ever. So from other aisles comes only what their threads do not take back themselves.
 
 use crate::chunk::{Keys, Stack};
 use crate::os::Region;
 use crate::size::{CLASSES, DEPOT_CLASSES, class_size};
 use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 /// Room for every class. An index modulo this power of two needs no check that could panic.
 /// A model has few classes, and little room for their locks.
@@ -60,23 +62,55 @@ impl<R: Region> Freight for Keys<R> {
 #[derive(Debug)]
 struct Shelf {
     top: usize,
-    magazines: usize,
-    /// The fewest magazines since the shelf was last looked after: so many nobody needed.
-    low: usize,
     /// Bytes that count as this shelf's in the sum of all: at least its own.
     reserved: usize,
     /// So many bytes more than its own it may keep.
-    slack: usize,
+    slack: u32,
+    magazines: u32,
+    /// The fewest magazines since the shelf was last looked after: so many nobody needed.
+    low: u32,
+    /// The fewest magazines in this window of visits,
+    fewest: u32,
+    /// and in the window before.
+    fewest_before: u32,
+    /// Visits in this window.
+    visits: u16,
+    /// Grows when the aisle's own threads take something, falls when they put something: 0 if they
+    /// do not come back for it.
+    reuse: u16,
 }
 
 impl Shelf {
     const EMPTY: Shelf = Shelf {
         top: 0,
-        magazines: 0,
-        low: 0,
         reserved: 0,
         slack: 0,
+        magazines: 0,
+        low: 0,
+        fewest: 0,
+        fewest_before: 0,
+        visits: 0,
+        reuse: 0,
     };
+
+    /// A thread of this aisle was here.
+    fn visited(&mut self) {
+        self.visits += 1;
+        if self.visits >= WINDOW {
+            self.visits = 0;
+            self.fewest_before = self.fewest;
+            self.fewest = self.magazines;
+        }
+    }
+
+    /// How many magazines others may take.
+    fn spare(&self, class: usize) -> u32 {
+        if self.reuse == 0 || class_size(class) > LIGHT {
+            self.magazines
+        } else {
+            self.fewest.min(self.fewest_before)
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -85,7 +119,40 @@ struct Slot {
     shelf: Mutex<Shelf>,
     /// Bytes on the shelf; changes under the lock.
     bytes: AtomicUsize,
+    /// How many magazines other aisles' threads may take; changes under the lock.
+    spare: AtomicU32,
 }
+
+impl Slot {
+    #[cfg(not(loom))]
+    const fn new() -> Slot {
+        Slot {
+            shelf: Mutex::new(Shelf::EMPTY),
+            bytes: AtomicUsize::new(0),
+            spare: AtomicU32::new(0),
+        }
+    }
+
+    #[cfg(loom)]
+    fn new() -> Slot {
+        Slot {
+            shelf: Mutex::new(Shelf::EMPTY),
+            bytes: AtomicUsize::new(0),
+            spare: AtomicU32::new(0),
+        }
+    }
+}
+
+/// What has lain on a shelf throughout so many visits of the aisle's own threads, twice, they do
+/// not need: enough for programs that free and allocate again a few thousand chunks of a class.
+const WINDOW: u16 = 64;
+/// One take makes up for so many puts,
+const REUSED: u16 = 8;
+/// and this many puts in a row, with nothing taken, are no longer a phase of one's own program.
+const MOST_REUSE: u16 = 256;
+/// Chunks above this size are lent to anybody: a few lines that change processors are nothing
+/// beside what is done with such a chunk, and what lies idle are many bytes.
+const LIGHT: usize = 1040;
 
 /// A shelf reserves up to so many bytes at once, so that exchanges of different classes do not
 /// meet at the sum either,
@@ -93,9 +160,8 @@ const MOST_RESERVED: usize = 16 << 10;
 /// and this part of the limit at most.
 const PART_RESERVED: usize = 1024;
 
-/// How many aisles there are: threads of different arenas put things into different ones, so that
-/// they neither wait for each other nor mix blocks whose cache lines both would write to.
-pub const AISLES: usize = if cfg!(loom) { 2 } else { 4 };
+/// How many aisles there are: as many threads have one of their own, so that they neither wait for each other nor mix blocks whose cache lines both would write to.
+pub const AISLES: usize = if cfg!(loom) { 2 } else { 8 };
 
 /// A shelf per class in every aisle.
 #[derive(Debug)]
@@ -103,6 +169,8 @@ pub struct Depot {
     aisles: [[Slot; SLOTS]; AISLES],
     /// Bit n: somebody came to put something into aisle n. The others' pages are not looked at.
     used: AtomicUsize,
+    /// Threads that use each aisle.
+    users: [AtomicU32; AISLES],
     /// Bytes that are on the shelves or reserved for them.
     reserved: AtomicUsize,
 }
@@ -113,15 +181,9 @@ impl Depot {
     #[must_use]
     pub const fn new() -> Depot {
         Depot {
-            aisles: [const {
-                [const {
-                    Slot {
-                        shelf: Mutex::new(Shelf::EMPTY),
-                        bytes: AtomicUsize::new(0),
-                    }
-                }; SLOTS]
-            }; AISLES],
+            aisles: [const { [const { Slot::new() }; SLOTS] }; AISLES],
             used: AtomicUsize::new(0),
+            users: [const { AtomicU32::new(0) }; AISLES],
             reserved: AtomicUsize::new(0),
         }
     }
@@ -131,15 +193,31 @@ impl Depot {
     #[must_use]
     pub fn new() -> Depot {
         Depot {
-            aisles: core::array::from_fn(|_| {
-                core::array::from_fn(|_| Slot {
-                    shelf: Mutex::new(Shelf::EMPTY),
-                    bytes: AtomicUsize::new(0),
-                })
-            }),
+            aisles: core::array::from_fn(|_| core::array::from_fn(|_| Slot::new())),
             used: AtomicUsize::new(0),
+            users: core::array::from_fn(|_| AtomicU32::new(0)),
             reserved: AtomicUsize::new(0),
         }
+    }
+
+    /// An aisle for a thread: of those that the fewest threads have the one that it wishes, or the
+    /// first.
+    pub fn enter(&self, wish: usize) -> usize {
+        let wish = wish % AISLES;
+        let others = (0..AISLES).filter(|aisle| *aisle != wish);
+        let users = |aisle: &usize| self.users[aisle % AISLES].load(Ordering::Relaxed);
+        let aisle = core::iter::once(wish).chain(others).min_by_key(users);
+        let aisle = aisle.unwrap_or(wish);
+        self.users[aisle % AISLES].fetch_add(1, Ordering::Relaxed);
+        aisle
+    }
+
+    /// Ends a thread's use of an aisle. What it put there stays.
+    pub fn leave(&self, aisle: usize) {
+        // In a new process the counts began anew, with a thread in an aisle that is not counted.
+        let less = |n: u32| n.checked_sub(1);
+        let users = &self.users[aisle % AISLES];
+        let _ = users.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
     /// Bytes of all chunks in the depot.
@@ -156,9 +234,14 @@ impl Depot {
 
     /// The aisles that were used.
     fn used(&self) -> impl Iterator<Item = &[Slot; SLOTS]> {
+        self.used_numbered().map(|(_, slots)| slots)
+    }
+
+    /// The same with their numbers.
+    fn used_numbered(&self) -> impl Iterator<Item = (usize, &[Slot; SLOTS])> {
         let used = self.used.load(Ordering::Relaxed);
         let all = self.aisles.iter().enumerate();
-        all.filter_map(move |(aisle, slots)| (used >> aisle & 1 != 0).then_some(slots))
+        all.filter(move |(aisle, _)| used >> aisle & 1 != 0)
     }
 
     /// The shelves of a class that may hold something.
@@ -207,38 +290,70 @@ impl Depot {
             };
             self.reserved.fetch_add(more, Ordering::Relaxed);
             shelf.reserved += more;
-            shelf.slack = 2 * quantum;
+            shelf.slack = 2 * quantum as u32;
         }
         let top = magazine.stack.top();
         freight.write(top, shelf.top, magazine.count);
         shelf.top = top;
         shelf.magazines += 1;
+        shelf.reuse = shelf.reuse.saturating_sub(1);
+        shelf.visited();
         slot.bytes.store(bytes, Ordering::Relaxed);
+        slot.spare.store(shelf.spare(class), Ordering::Relaxed);
         None
     }
 
-    /// Whether any shelf of a class may hold a magazine.
+    /// Whether [`take`](Depot::take) may find a magazine.
     #[inline]
-    pub fn may_hold(&self, class: usize) -> bool {
+    pub fn may_hold(&self, aisle: usize, class: usize) -> bool {
         // As long as there is nothing at all, the shelves' pages are not even looked at.
-        self.reserved.load(Ordering::Relaxed) != 0 && self.filled(class).next().is_some()
+        self.reserved.load(Ordering::Relaxed) != 0
+            && (self.own(aisle, class).is_some() || self.others(class).next().is_some())
     }
 
-    /// Takes the magazine that was put last into an aisle, or one from another aisle.
+    /// The shelf of a class in an aisle, if it may hold something.
+    fn own(&self, aisle: usize, class: usize) -> Option<&Slot> {
+        let slot = &self.aisles[aisle % AISLES][class % SLOTS];
+        let is_used = self.used.load(Ordering::Relaxed) >> (aisle % AISLES) & 1 != 0;
+        (is_used && slot.bytes.load(Ordering::Relaxed) != 0).then_some(slot)
+    }
+
+    /// The shelves of a class that may have something to spare, and whether that is all, for no
+    /// thread uses the aisle now.
+    fn others(&self, class: usize) -> impl Iterator<Item = (bool, &Slot)> {
+        self.used_numbered().filter_map(move |(aisle, slots)| {
+            let slot = slots.get(class % SLOTS)?;
+            let users = self.users.get(aisle)?.load(Ordering::Relaxed);
+            let may_lend = slot.spare.load(Ordering::Relaxed) != 0
+                || users == 0 && slot.bytes.load(Ordering::Relaxed) != 0;
+            may_lend.then_some((users == 0, slot))
+        })
+    }
+
+    /// Takes the magazine that was put last into an aisle, or one that another aisle can spare.
     pub fn take(&self, freight: &impl Freight, aisle: usize, class: usize) -> Option<Magazine> {
         if self.reserved.load(Ordering::Relaxed) == 0 {
             return None;
         }
-        let own = &self.aisles[aisle % AISLES][class % SLOTS];
-        if self.used.load(Ordering::Relaxed) >> (aisle % AISLES) & 1 != 0
-            && own.bytes.load(Ordering::Relaxed) != 0
-        {
-            let taken = self.take_from(freight, class, own, &mut own.shelf.lock());
+        if let Some(slot) = self.own(aisle, class) {
+            let mut shelf = slot.shelf.lock();
+            shelf.reuse = (shelf.reuse + REUSED).min(MOST_REUSE);
+            shelf.visited();
+            let taken = self.take_from(freight, class, slot, &mut shelf);
             if taken.is_some() {
                 return taken;
             }
         }
-        self.take_any(freight, class)
+        self.others(class).find_map(|(is_left, slot)| {
+            let mut shelf = slot.shelf.lock();
+            if !is_left && shelf.spare(class) == 0 {
+                return None;
+            }
+            // It was not needed, so the others are as idle as they were.
+            shelf.fewest = shelf.fewest.saturating_sub(1);
+            shelf.fewest_before = shelf.fewest_before.saturating_sub(1);
+            self.take_from(freight, class, slot, &mut shelf)
+        })
     }
 
     /// Takes a magazine of a class from any aisle.
@@ -264,10 +379,12 @@ impl Depot {
         shelf.top = below;
         shelf.magazines -= 1;
         shelf.low = shelf.low.min(shelf.magazines);
+        shelf.fewest = shelf.fewest.min(shelf.magazines);
+        slot.spare.store(shelf.spare(class), Ordering::Relaxed);
         let bytes = slot.bytes.load(Ordering::Relaxed) - count * class_size(class);
         slot.bytes.store(bytes, Ordering::Relaxed);
         let more = shelf.reserved - bytes;
-        if more > shelf.slack {
+        if more > shelf.slack as usize {
             self.reserved.fetch_sub(more, Ordering::Relaxed);
             shelf.reserved = bytes;
         }
@@ -323,8 +440,13 @@ impl Depot {
                 }
                 *slot.shelf.lock() = Shelf::EMPTY;
                 slot.bytes.store(0, Ordering::Relaxed);
+                slot.spare.store(0, Ordering::Relaxed);
             }
         }
+        // The threads that had an aisle are gone, but for one, whose aisle is not known here.
+        self.users
+            .iter()
+            .for_each(|n| n.store(0, Ordering::Relaxed));
         // Somebody may have been between the sum and his shelf.
         let each = self.used().flatten();
         let reserved = each.map(|slot| slot.shelf.lock().reserved).sum();

@@ -63,6 +63,7 @@ impl<O: Os + Copy + 'static> Shared<O> {
         let Some(mut heap) = self.lock(owner) else {
             return false;
         };
+        let before = heap.ticks();
         let mut done = heap.resize(chunk, size);
         if !done && let Some(behind) = heap.waits_behind(chunk).filter(|&size| is_large(size)) {
             drop(heap);
@@ -74,6 +75,11 @@ impl<O: Os + Copy + 'static> Shared<O> {
             done = heap.resize(chunk, size);
         }
         self.publish(owner, &heap);
+        let ticked = heap.ticks() != before;
+        drop(heap);
+        if ticked {
+            self.on_tick();
+        }
         done
     }
 

@@ -410,7 +410,7 @@ impl<O: Os + Copy + 'static> Shared<O> {
 
     /// The number of the arena that owns a chunk.
     #[inline]
-    fn owner_of(&self, chunk: Chunk<'static, O::Region>) -> usize {
+    pub fn owner_of(&self, chunk: Chunk<'static, O::Region>) -> usize {
         self.keys.extents.owner(chunk.addr())
     }
 

@@ -121,7 +121,7 @@ impl Cache {
             if self.slots[class % SLOTS].count() == 0 {
                 let mut magazine = self.take_spare(class);
                 if magazine.count == 0 {
-                    let Some(taken) = shared.depot.take(keys, self.arena, class) else {
+                    let Some(taken) = shared.depot.take(keys, self.aisle, class) else {
                         break;
                     };
                     self.net[class % SLOTS] += taken.count as i64;

@@ -27,6 +27,9 @@ const LOOKS: usize = 2;
 
 /// A class that has capacity asks for more at one in so many visits to the depot.
 const PATIENCE: u32 = 4;
+/// After a class that has nothing looked at all others in vain, so many requests for a first share
+/// find the budget spent without looking.
+const RESPITE: u32 = 16;
 
 impl Cache {
     /// Lets the capacity of a class grow with its traffic, within the budget.
@@ -67,6 +70,10 @@ impl Cache {
     ) -> bool {
         // Only for a first share: classes in a steady state would take from each other for ever.
         let fair = self.slots[class % SLOTS].capacity == 0;
+        if fair && self.respite != 0 {
+            self.respite -= 1;
+            return false;
+        }
         for _ in 0..if fair { CLASSES } else { LOOKS } {
             self.hand = if self.hand + 1 >= CLASSES {
                 2
@@ -103,6 +110,9 @@ impl Cache {
             if self.committed + cost <= budget {
                 return true;
             }
+        }
+        if fair {
+            self.respite = RESPITE;
         }
         false
     }

@@ -52,6 +52,7 @@ impl Caches {
         // SAFETY: null, or owned by this thread as of now.
         if let Some(cache) = unsafe { found.as_mut() } {
             cache.prepare(shared.keys(), shared.attach(), direct);
+            cache.aisle = shared.depot.enter(cache.arena);
         }
         found
     }
@@ -79,6 +80,7 @@ impl Caches {
         let cache = unsafe { &mut *cache };
         cache.flush(shared);
         shared.detach(cache.arena);
+        shared.depot.leave(cache.aisle);
         cache.claim.give_back();
     }
 

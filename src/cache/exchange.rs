@@ -12,6 +12,8 @@ use crate::size::{CACHED_REQUEST, Native, class_of, class_size};
 
 /// An arena is asked for this part of the chunks of a class that were served so far.
 const AHEAD: u64 = 16;
+/// Bytes that processors exchange as a whole. Smaller chunks share them with their neighbours.
+const LINE: usize = 64;
 
 impl Cache {
     pub(super) fn take_spare(&mut self, class: usize) -> Magazine {
@@ -55,11 +57,11 @@ impl Cache {
             self.slots[class % SLOTS].load(spare);
             return true;
         }
-        if !shared.depot.may_hold(class) {
+        if !shared.depot.may_hold(self.aisle, class) {
             return false;
         }
         self.reach(shared, class);
-        let Some(magazine) = shared.depot.take(shared.keys(), self.arena, class) else {
+        let Some(magazine) = shared.depot.take(shared.keys(), self.aisle, class) else {
             return false;
         };
         self.net[class % SLOTS] += magazine.count as i64;
@@ -142,8 +144,17 @@ impl Cache {
         low: Low,
     ) {
         let slot = &self.slots[class % SLOTS];
+        let is_first = slot.capacity == 0;
         if slot.count() == 0 || slot.spare_count != 0 {
             self.reach(shared, class);
+        }
+        // A new thread frees what its creator gave it on its way. If the thread kept that, it
+        // would write to a line in which its creator goes on to allocate.
+        if is_first && class_size(class) < LINE && shared.owner_of(chunk) != self.arena {
+            let mut stack = Stack::EMPTY;
+            stack.push(chunk, low, State::Cached);
+            self.net[class % SLOTS] -= 1;
+            return shared.release(stack);
         }
         let slot = &mut self.slots[class % SLOTS];
         if slot.capacity == 0 {
@@ -175,7 +186,7 @@ impl Cache {
     ) {
         let back = shared.depot.put(
             shared.keys(),
-            self.arena,
+            self.aisle,
             class,
             magazine,
             shared.depot_limit(),

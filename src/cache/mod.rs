@@ -107,6 +107,8 @@ pub struct Cache {
     hand: usize,
     /// How often a class could have asked for capacity.
     reached: u32,
+    /// So many requests for a first share are refused at once.
+    respite: u32,
     committed: usize,
     /// What `committed` may reach, as of when it last did.
     budget: usize,
@@ -115,6 +117,8 @@ pub struct Cache {
     /// The bytes of it, which are part of `committed`.
     aside_bytes: usize,
     arena: usize,
+    /// The thread's aisle of the depot.
+    aisle: usize,
     /// A direct cache holds nothing: every call goes to the arena.
     direct: bool,
     /// The kernel's number of the thread; 0 if it was not asked yet.
@@ -151,11 +155,13 @@ impl Cache {
             seen: [0; SLOTS],
             hand: 2,
             reached: 0,
+            respite: 0,
             committed: 0,
             budget: 0,
             aside: core::ptr::null_mut(),
             aside_bytes: 0,
             arena: 0,
+            aisle: 0,
             direct: false,
             thread: 0,
             odd: 0,
