@@ -25,10 +25,11 @@
 //! 3. Otherwise [`front`] decides. A chunk of at least the mapping threshold gets a mapping
 //!    ([`arena::Maps`]): a kept one, moved to size, or a new one. glibc asks the bins first; this
 //!    is deliberate, for a mapping grows by `mremap` and goes back whole. For any other the cache
-//!    asks its arena to [`fill`](heap::Heap::fill) a batch. The ladder: fast bin, small bin, (a
-//!    large request consolidates the fast bins,) unsorted bin, best fit, top. A batch is carved
-//!    contiguously and is a part of what the class has served so far, so that a small program
-//!    stays small.
+//!    asks its arena to [`fill`](heap::Heap::fill) a batch; chunks of 64 to 256 KiB, which no
+//!    cache takes, come from the depot one by one, larger ones in few sizes. The ladder: fast bin,
+//!    small bin, (a large request consolidates the fast bins,) unsorted bin, best fit, top. A
+//!    batch is carved contiguously and is a part of what the class has served so far, so that a
+//!    small program stays small.
 //! 4. Before top grows, the depot is emptied into the arenas, first of what nobody needed lately,
 //!    then of the rest, and as much as is asked for is given up by the mapping cache.
 //! 5. If the break is refused, a mapped segment serves; if that is refused, NULL with ENOMEM.

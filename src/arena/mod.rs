@@ -10,6 +10,8 @@
 #![allow(unsafe_code)] // Arenas live in raw pages.
 
 mod depot;
+mod drain;
+mod large;
 mod maps;
 mod roster;
 mod table;
@@ -19,11 +21,13 @@ pub use maps::{Mapped, Maps};
 pub use roster::{Member, Roster, Usage};
 pub use table::{MapTable, Owned};
 
+use drain::Drain;
+
 use crate::chunk::{Chunk, Keys, Stack, State};
 use crate::config::{Key, Settings};
-use crate::heap::{Batch, Growth, Heap, Reserved, Run};
+use crate::heap::{Batch, Growth, Heap, Reserved, Run, Swing};
 use crate::os::{ForkPage, Os, PageState, Prot, Region, available_cpus};
-use crate::size::{CLASSES, align_up, class_size};
+use crate::size::{CLASSES, DEPOT_CLASSES, align_up, class_size};
 use crate::sync::overlay::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 
@@ -39,20 +43,16 @@ const LEAST_DEPOT: usize = 4 << 20;
 const DEPOT_AFTER_PEAK: usize = 64 << 10;
 /// unless that was no more than this.
 const SMALL_PROGRAM: usize = 32 << 20;
-/// The depot is not drained for less than this many bytes.
-const LEAST_DRAIN: usize = 64 << 10;
-
+/// or unless what was in use is known to come back, and was no more than this:
+const SWINGING: usize = 256 << 20;
+/// then the depot may hold this many bytes.
+const DEPOT_OF_SWINGING: usize = 32 << 20;
 /// In a large heap it may hold this part of what was in use lately, more than the tunable says
 /// unless that was set: the blocks of a program that frees at random come back to it.
 const PART_OF_LARGE: usize = 8;
-/// At most about this many bytes go home at once, so that no call takes long.
-const DRAIN_STEP: usize = 16 << 20;
 
 /// What the depot holds is idle when it was not needed for so many ticks.
 const DEPOT_TICKS: u32 = 8;
-/// For a request of this many bytes it is not drained as long as it holds less than a quarter of
-/// the heap: small chunks hardly make room for it.
-const HARDLY_MADE: usize = 16 << 10;
 
 /// A heap, its lock, and who uses it.
 #[derive(Debug)]
@@ -111,6 +111,7 @@ pub struct Shared<O: Os + Copy + 'static> {
     /// The most bytes of chunks outside the arenas in recent ticks.
     high: AtomicUsize,
     ticks: AtomicU32,
+    swing: Swing,
     /// How many forks lie between the first process and this one.
     generation: AtomicU32,
 }
@@ -137,6 +138,7 @@ impl<O: Os + Copy + 'static> Shared<O> {
             parked: AtomicU64::new(0),
             high: AtomicUsize::new(0),
             ticks: AtomicU32::new(0),
+            swing: Swing::new(),
             generation: AtomicU32::new(0),
         }
     }
@@ -360,16 +362,17 @@ impl<O: Os + Copy + 'static> Shared<O> {
             let mut filled = serve(&mut heap, false);
             // Before the system is asked for memory, the depot gives up what it holds: first
             // what nobody needed lately, then the rest.
-            let part = if size < HARDLY_MADE { 16 } else { 4 };
-            let mut drains = [Self::drain_idle, Self::drain_step].into_iter();
+            let mut drains = [Drain::Large, Drain::Idle, Drain::All].into_iter();
             let mut drain = drains.next();
-            while let Some(drain_some) = drain {
-                let enough = (heap.system_bytes() / part).max(LEAST_DRAIN);
-                if filled || self.depot.bytes_about() <= enough {
-                    break;
+            while let Some(what) = drain
+                && !filled
+            {
+                if !self.is_worth_it(what, size, heap.system_bytes()) {
+                    drain = drains.next();
+                    continue;
                 }
                 drop(heap);
-                if !drain_some(self) {
+                if !self.drain(what) {
                     drain = drains.next();
                 }
                 heap = match self.lock(candidate) {
@@ -477,23 +480,6 @@ impl<O: Os + Copy + 'static> Shared<O> {
         }
     }
 
-    /// Changes a used chunk in place; see [`Heap::resize`].
-    pub fn resize(&self, chunk: Chunk<'static, O::Region>, size: usize) -> bool {
-        let owner = self.owner_of(chunk);
-        let Some(mut heap) = self.lock(owner) else {
-            return false;
-        };
-        let before = heap.ticks();
-        let done = heap.resize(chunk, size);
-        self.publish(owner, &heap);
-        let ticked = heap.ticks() != before;
-        drop(heap);
-        if ticked {
-            self.on_tick();
-        }
-        done
-    }
-
     /// Enough was freed somewhere: what the depot and the mapping cache held without need goes.
     #[cold]
     fn on_tick(&self) {
@@ -501,47 +487,15 @@ impl<O: Os + Copy + 'static> Shared<O> {
         let outside = self.outside();
         self.high
             .store(outside.max(high - high / 64), Ordering::Relaxed);
+        let live = outside.saturating_sub(self.depot.bytes_about());
+        self.swing.tick(live, high);
         self.maps.age(&self.os);
         // Phases in which a program frees all that another allocates are longer than a tick.
         let ticks = self.ticks.fetch_add(1, Ordering::Relaxed);
         if ticks.is_multiple_of(DEPOT_TICKS) {
-            self.drain_idle();
-            (2..CLASSES).for_each(|class| self.depot.age(class));
+            self.drain(Drain::Idle);
+            (2..DEPOT_CLASSES).for_each(|class| self.depot.age(class));
         }
-    }
-
-    /// Sends those magazines home that nobody needed lately. `true` if there may be more.
-    fn drain_idle(&self) -> bool {
-        self.drain_by(Depot::take_idle)
-    }
-
-    /// Sends some of what the depot holds home. `true` if there may be more.
-    fn drain_step(&self) -> bool {
-        self.drain_by(Depot::take_any)
-    }
-
-    /// Empties the depot into the arenas.
-    pub fn drain_depot(&self) {
-        while self.drain_step() {}
-    }
-
-    /// `true` if it ended because that is enough for once.
-    fn drain_by(&self, take: impl Fn(&Depot, &Keys<O::Region>, usize) -> Option<Magazine>) -> bool {
-        if self.depot.bytes_about() == 0 {
-            return false;
-        }
-        let mut bytes = 0;
-        // Large chunks first: they make most room for each that is looked at.
-        for class in (2..CLASSES).rev() {
-            while bytes < DRAIN_STEP
-                && let Some(magazine) = take(&self.depot, self.keys, class)
-            {
-                bytes += magazine.count * class_size(class);
-                self.release_without_ticks(magazine.stack);
-            }
-            self.depot.settle(class);
-        }
-        bytes >= DRAIN_STEP
     }
 
     /// Gives back all that is free, keeping `pad` bytes at each top. `true` if anything was.
@@ -565,8 +519,12 @@ impl<O: Os + Copy + 'static> Shared<O> {
         }
         let high = self.high.load(Ordering::Relaxed);
         let live = self.outside().saturating_sub(self.depot.bytes_about());
-        let limit = if high > SMALL_PROGRAM && live < high / 5 * 2 {
-            DEPOT_AFTER_PEAK
+        let limit = if high > SMALL_PROGRAM && Swing::has_fallen(live, high) {
+            if high <= SWINGING && self.swing.is_known() {
+                DEPOT_OF_SWINGING
+            } else {
+                DEPOT_AFTER_PEAK
+            }
         } else {
             high.max(LEAST_DEPOT)
         };
@@ -577,13 +535,6 @@ impl<O: Os + Copy + 'static> Shared<O> {
             most.max(high / PART_OF_LARGE)
         };
         limit.min(most)
-    }
-
-    /// The depot had no room: if it holds much more than it may by now, it gives some up.
-    pub fn relieve_depot(&self) {
-        if self.depot.bytes_about() > 2 * self.depot_limit() {
-            self.drain_step();
-        }
     }
 }
 
