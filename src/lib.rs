@@ -20,15 +20,16 @@
 //!
 //! 1. [`front::cached_with`] finds the class of the request and pops the thread's magazine: no lock, no
 //!    atomic instruction, no call. The chunk's tag is verified and rewritten.
-//! 2. On a miss the cache takes its spare magazine, then one from the depot: from the aisle of its
-//!    own arena's threads if there is one.
+//! 2. On a miss the cache takes its spare magazine, then one from the depot: from the thread's
+//!    own aisle, or one that another aisle can spare.
 //! 3. Otherwise [`front`] decides. A chunk of at least the mapping threshold gets a mapping
 //!    ([`arena::Maps`]): a kept one, moved to size, or a new one. glibc asks the bins first; this
 //!    is deliberate, for a mapping grows by `mremap` and goes back whole. For any other the cache
-//!    asks its arena to [`fill`](heap::Heap::fill) a batch. The ladder: fast bin, small bin, (a
-//!    large request consolidates the fast bins,) unsorted bin, best fit, top. A batch is carved
-//!    contiguously and is a part of what the class has served so far, so that a small program
-//!    stays small.
+//!    asks its arena to [`fill`](heap::Heap::fill) a batch; chunks of 64 to 256 KiB, which no
+//!    cache takes, come from the depot one by one, larger ones in few sizes. The ladder: fast bin,
+//!    small bin, (a large request consolidates the fast bins,) unsorted bin, best fit, top. A
+//!    batch is carved contiguously and is a part of what the class has served so far, so that a
+//!    small program stays small.
 //! 4. Before top grows, the depot is emptied into the arenas, first of what nobody needed lately,
 //!    then of the rest, and as much as is asked for is given up by the mapping cache.
 //! 5. If the break is refused, a mapped segment serves; if that is refused, NULL with ENOMEM.

@@ -116,11 +116,19 @@ pub const CACHED_REQUEST: usize = 65544;
 /// from there on eight classes divide each doubling, each 16 bytes above a round number so
 /// that a request for a power of two wastes nothing.
 pub const CLASSES: usize = 114;
+/// Number of classes of the depot: it goes on with chunks of up to 262,160 bytes, which are too
+/// large for the cache of a thread.
+pub const DEPOT_CLASSES: usize = CLASSES + 16;
+/// The largest chunk that the depot takes, in bytes.
+pub const DEPOT_CHUNK: usize = class_size(DEPOT_CLASSES - 1);
+/// Chunks beyond that are a multiple of this part of the power of two below them.
+const LARGE_STEPS: u32 = 5;
 /// Classes below this one hold chunks of 16 bytes times their number.
 pub const SMALL_CLASSES: usize = 66;
 const SMALL_CHUNK: usize = 1040;
 
-/// The class of a chunk size of at most 65,552 bytes: the first whose chunks are large enough.
+/// The class of a chunk size of at most [`DEPOT_CHUNK`] bytes: the first whose chunks are large
+/// enough.
 #[must_use]
 #[inline(always)]
 pub const fn class_of(size: usize) -> usize {
@@ -155,6 +163,19 @@ pub const fn class_size(class: usize) -> usize {
     }
 }
 
+/// The size of the chunk that serves a request whose chunk has `size` bytes at least, where no
+/// cache does. Of large chunks few sizes are made: then one that was freed fits the next request
+/// as it is, and what is written to at even distances lies in the same pages as before.
+#[must_use]
+pub const fn large_size(size: usize) -> usize {
+    if size <= DEPOT_CHUNK {
+        return class_size(class_of(size));
+    }
+    let exponent = usize::BITS - 1 - size.leading_zeros();
+    let rounded = align_up(size, 1 << (exponent - LARGE_STEPS));
+    if rounded <= MAX_CHUNK { rounded } else { size }
+}
+
 /// The smallest multiple of `to` (a power of two) that is at least `n`.
 #[must_use]
 #[inline(always)]
@@ -182,7 +203,7 @@ const _: () = {
         request += 1;
     }
     let mut class = 2;
-    while class < CLASSES {
+    while class < DEPOT_CLASSES {
         let size = class_size(class);
         assert!(size.is_multiple_of(ALIGN) && class_of(size) == class);
         assert!(class == 2 || class_of(class_size(class - 1) + ALIGN) == class);

@@ -1,16 +1,18 @@
-//! What all threads share: the accounts between arenas and depot.
+//! What all threads share: the accounts between arenas and depot; and when a heap gives back.
+#![allow(unsafe_code)] // A thread's cache.
 
 use fencepost::arena::{Magazine, Shared};
-use fencepost::chunk::{Keys, Secret, State};
+use fencepost::cache::Caches;
+use fencepost::chunk::{Chunk, Keys, Secret, State};
 use fencepost::config::Settings;
-use fencepost::heap::{Batch, Growth};
-use fencepost::os::{Exposed, Extents, Kernel};
-use fencepost::size::{class_of, class_size};
+use fencepost::heap::{Batch, Growth, Heap};
+use fencepost::os::{Exposed, Extents, Flaky, Kernel, Ledger};
+use fencepost::size::{ALIGN, DEPOT_CHUNK, class_of, class_size, large_size};
 
 /// A process's shared state of its own: tests run at the same time.
 macro_rules! shared {
-    () => {
-        static KERNEL: Kernel = Kernel::new();
+    ($os:ty, $new:expr) => {
+        static KERNEL: $os = $new;
         static SETTINGS: Settings = Settings::new();
         static EXTENTS: Extents = Extents::new();
         static KEYS: Keys<Exposed> = Keys {
@@ -18,14 +20,14 @@ macro_rules! shared {
             secret: Secret::new([11, 22, 33, 44]),
             extents: &EXTENTS,
         };
-        static SHARED: Shared<&'static Kernel> = Shared::new(&KERNEL, &KEYS, &SETTINGS);
+        static SHARED: Shared<&'static $os> = Shared::new(&KERNEL, &KEYS, &SETTINGS);
     };
 }
 
 /// A depot that is emptied before the arena grows is subtracted once from what is outside.
 #[test]
 fn what_is_outside_agrees_with_the_arena_when_the_depot_is_drained() {
-    shared!();
+    shared!(Kernel, Kernel::new());
     SHARED.start(Growth::Segments, 0);
     let used = || SHARED.lock(0).expect("the main arena").used_bytes();
     let class = class_of(1040);
@@ -59,11 +61,147 @@ fn what_is_outside_agrees_with_the_arena_when_the_depot_is_drained() {
     assert_eq!((SHARED.outside(), used()), (0, 0));
 }
 
+/// A chunk that is too large for a thread's cache waits in the depot for a request of its own size
+/// or a little less, and goes home before the heap grows for another.
+#[test]
+fn a_large_chunk_waits_in_the_depot() {
+    shared!(Kernel, Kernel::new());
+    let large = |size| {
+        let mut batch = Batch::wanting(1);
+        assert!(SHARED.fill(0, size, &mut batch));
+        let chunk = batch.pop(&KEYS).expect("one was there");
+        chunk.mark(chunk.low(), State::Used);
+        chunk
+    };
+    SHARED.start(Growth::Segments, 0);
+    // The program is large enough to keep some.
+    let rest: Vec<_> = (0..16).map(|_| large(large_size(1 << 20))).collect();
+    let size = large_size(200_000);
+    let mut chunk: Chunk<'static, Exposed> = large(size);
+    for asked in [size, class_size(class_of(size) - 1)] {
+        assert!(SHARED.put_large(0, chunk));
+        assert_eq!(SHARED.depot.bytes(), size);
+        let taken = SHARED
+            .take_large(0, asked)
+            .expect("one of that size or a little more");
+        assert_eq!((taken.addr(), taken.low().size()), (chunk.addr(), size));
+        assert_eq!(SHARED.depot.bytes(), 0);
+        taken.mark(taken.low(), State::Used);
+        chunk = taken;
+    }
+    assert!(SHARED.put_large(0, chunk));
+    for other in [
+        size + ALIGN,
+        class_size(class_of(size) - 2),
+        DEPOT_CHUNK + ALIGN,
+    ] {
+        assert!(SHARED.take_large(0, other).is_none(), "{other}");
+    }
+    // Chunks of other sizes are not for the depot.
+    for odd in [size - ALIGN, large_size(DEPOT_CHUNK + 1)] {
+        let odd = large(odd);
+        assert!(!SHARED.put_large(0, odd));
+        SHARED.free(odd);
+    }
+    assert_eq!(SHARED.depot.bytes(), size);
+    let more: Vec<_> = (0..7).map(|_| large(size)).collect();
+    for chunk in more {
+        assert!(SHARED.put_large(0, chunk));
+    }
+    assert_eq!(SHARED.depot.bytes(), 8 * size);
+    let system = || SHARED.lock(0).expect("the main arena").system_bytes();
+    let (before, mut others) = (system(), Vec::new());
+    while system() == before {
+        others.push(large(large_size(100_000)));
+    }
+    assert_eq!(SHARED.depot.bytes(), 0, "sent home before the heap grew");
+    for chunk in rest.into_iter().chain(others) {
+        SHARED.free(chunk);
+    }
+    assert_eq!(SHARED.outside(), 0);
+    SHARED
+        .lock(0)
+        .expect("the main arena")
+        .check()
+        .expect("a sound heap");
+}
+
+static ACCOUNT: Ledger<Kernel> = Ledger::new(Kernel::new());
+static SWING_EXTENTS: Extents = Extents::new();
+static SWING_KEYS: Keys<Exposed> = Keys {
+    region: Exposed,
+    secret: Secret::new([99, 111, 122, 133]),
+    extents: &SWING_EXTENTS,
+};
+
+/// A heap whose use falls for the first time gives pages back; one whose use is known to come back
+/// from there keeps them, until it has not come back for long.
+#[test]
+fn a_heap_whose_use_swings_keeps_its_pages() {
+    const MIB: usize = 1 << 20;
+    type Swinging = Heap<&'static Ledger<Kernel>>;
+    static DEFAULTS: Settings = Settings::new();
+    let mut heap = Swinging::new(&ACCOUNT, &SWING_KEYS, &DEFAULTS, 0, Growth::Segments);
+    let take = |heap: &mut Swinging| {
+        let mut batch = Batch::wanting(1);
+        assert!(heap.fill(MIB, &mut batch));
+        batch.pop(&SWING_KEYS).expect("one was there")
+    };
+    let mut live = Vec::new();
+    let mut returned = Vec::new();
+    for _ in 0..4 {
+        while live.len() < 90 {
+            live.push(take(&mut heap));
+        }
+        while live.len() > 4 {
+            heap.free(live.pop().expect("more than four"));
+        }
+        returned.push(heap.totals().returned_bytes);
+    }
+    assert!(returned[0] > 8 * MIB as u64, "{returned:?}");
+    assert_eq!(returned[1], returned[3], "{returned:?}");
+    // It stays small: 2 GiB come and go.
+    for _ in 0..2000 {
+        let chunk = take(&mut heap);
+        heap.free(chunk);
+    }
+    let last = heap.totals().returned_bytes;
+    assert!(
+        last > returned[3] + 8 * MIB as u64,
+        "{last} after {returned:?}"
+    );
+    heap.check().expect("a sound heap");
+}
+
+/// When most of what was in use was freed the depot is to hold next to nothing, unless the use is
+/// known to come back.
+#[test]
+fn a_program_whose_use_swings_keeps_its_depot() {
+    const MIB: usize = 1 << 20;
+    shared!(Kernel, Kernel::new());
+    SHARED.start(Growth::Segments, 0);
+    let mut live = Vec::new();
+    let mut limits = Vec::new();
+    for _ in 0..3 {
+        while live.len() < 124 {
+            let mut batch = Batch::wanting(1);
+            assert!(SHARED.fill(0, MIB, &mut batch));
+            live.push(batch.stack());
+        }
+        while live.len() > 4 {
+            SHARED.release(live.pop().expect("more than four"));
+        }
+        limits.push(SHARED.depot_limit());
+    }
+    assert_eq!(limits[0], 64 << 10, "{limits:?}");
+    assert_eq!(limits[2], 32 * MIB, "{limits:?}");
+}
+
 /// Bytes that come home because blocks shrink where they are let ticks pass like any others: what
 /// nobody needs leaves the depot.
 #[test]
 fn ticks_of_blocks_that_shrink_drain_the_depot() {
-    shared!();
+    shared!(Kernel, Kernel::new());
     SHARED.start(Growth::Segments, 0);
     let class = class_of(1040);
     let mut batch = Batch::wanting(4);
@@ -92,4 +230,49 @@ fn ticks_of_blocks_that_shrink_drain_the_depot() {
     assert_eq!(SHARED.depot.bytes(), 0, "ten ticks without need");
     assert!(ticks() > before + 1, "a magazine stays for a while");
     SHARED.free(block);
+}
+
+/// What other threads' aisles do not lend is lent when there is no other memory.
+#[test]
+fn a_thread_without_memory_gets_what_others_put_aside() {
+    shared!(Flaky<Kernel>, Flaky::new(Kernel::new()));
+    static CACHES: Caches = Caches::new();
+    SHARED.start(Growth::Segments, 0);
+    let class = class_of(112);
+    let aisle = SHARED.depot.enter(1);
+    let filled = || {
+        let mut batch = Batch::wanting(3);
+        assert!(SHARED.fill(0, class_size(class), &mut batch));
+        Magazine {
+            stack: batch.stack(),
+            count: batch.count(),
+        }
+    };
+    let put = |magazine| {
+        let back = SHARED.depot.put(&KEYS, aisle, class, magazine, usize::MAX);
+        assert_eq!(back, None);
+    };
+    let cache = CACHES.claim(&SHARED, false);
+    // SAFETY: not null, and this thread's.
+    let cache = unsafe { cache.as_mut() }.expect("there is memory yet");
+    // The aisle's thread takes back what it puts, so its magazine is not lent,
+    put(filled());
+    put(SHARED
+        .depot
+        .take(&KEYS, aisle, class)
+        .expect("put just now"));
+    let bytes = SHARED.depot.bytes();
+    assert!(!SHARED.depot.may_hold(0, class));
+    // and as long as the arena has something, that serves.
+    KERNEL.refuse(0, u64::MAX);
+    let mut own = 0;
+    while SHARED.depot.bytes() == bytes {
+        assert_ne!(cache.refill(&SHARED, class), 0, "after {own}");
+        own += 1;
+    }
+    assert!(own > 100, "the arena first");
+    // The rest of that magazine.
+    assert_ne!(cache.refill(&SHARED, class), 0);
+    assert_ne!(cache.refill(&SHARED, class), 0);
+    assert_eq!(cache.refill(&SHARED, class), 0);
 }

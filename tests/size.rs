@@ -3,8 +3,8 @@
 use fencepost::bins::{BINS, FIRST_LARGE, bin_index, bin_range};
 use fencepost::report::{Call, Line, Misuse};
 use fencepost::size::{
-    ALIGN, CACHED_REQUEST, CLASSES, Geometry, MAX_CHUNK, MIN_CHUNK, Native, align_down, align_up,
-    class_of, class_size,
+    ALIGN, CACHED_REQUEST, CLASSES, DEPOT_CHUNK, DEPOT_CLASSES, Geometry, MAX_CHUNK, MIN_CHUNK,
+    Native, align_down, align_up, class_of, class_size, large_size,
 };
 
 #[test]
@@ -55,12 +55,37 @@ fn a_power_of_two_wastes_nothing() {
 #[test]
 fn class_sizes_grow_and_are_their_own_class() {
     assert_eq!((class_size(0), class_size(1)), (0, 0));
-    for class in 2..CLASSES {
+    for class in 2..DEPOT_CLASSES {
         let size = class_size(class);
         assert_eq!(class_of(size), class);
         assert!(size > class_size(class - 1));
         assert_eq!(class_of(size + ALIGN), class + 1);
     }
+}
+
+#[test]
+fn large_chunks_come_in_few_sizes() {
+    for shift in 17..33 {
+        for eighth in 0..8 {
+            let size = (1 << shift) + (eighth << (shift - 3)) + ALIGN;
+            let given = large_size(size);
+            assert!(
+                given >= size && given.is_multiple_of(ALIGN),
+                "{size}: {given}"
+            );
+            let part = if given <= DEPOT_CHUNK { 8 } else { 32 };
+            assert!((given - size) * part <= size, "{size}: {given}");
+            assert_eq!(large_size(given), given);
+            assert!(
+                given == size || large_size(given - ALIGN) == given,
+                "{size}: {given}"
+            );
+        }
+    }
+    assert_eq!(large_size(MAX_CHUNK), MAX_CHUNK);
+    assert_eq!(large_size(MAX_CHUNK - ALIGN), MAX_CHUNK - ALIGN);
+    // What is written at even distances in blocks that follow each other lies in the same pages.
+    assert!(large_size(5 << 20).is_multiple_of(128 << 10));
 }
 
 #[test]

@@ -8,7 +8,7 @@
 
 use crate::chunk::{Keys, Stack};
 use crate::os::Region;
-use crate::size::{CLASSES, class_size};
+use crate::size::{CLASSES, DEPOT_CLASSES, class_size};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
@@ -19,6 +19,9 @@ const SLOTS: usize = if cfg!(loom) {
 } else {
     CLASSES.next_power_of_two()
 };
+
+// The last two classes have the places of the two below the smallest chunk.
+const _: () = assert!(cfg!(loom) || DEPOT_CLASSES - 2 <= SLOTS);
 
 /// A stack of cached chunks of one class that travels as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -223,9 +226,9 @@ impl Depot {
         each.map(|slot| slot.bytes.load(Ordering::Relaxed)).sum()
     }
 
-    /// Bytes of the chunks of a class and all larger ones.
+    /// Bytes of the chunks of `class` and larger ones.
     pub fn bytes_from(&self, class: usize) -> usize {
-        let each = self.used().filter_map(|slots| slots.get(class..)).flatten();
+        let each = (class..DEPOT_CLASSES).flat_map(|class| self.filled(class));
         each.map(|slot| slot.bytes.load(Ordering::Relaxed)).sum()
     }
 

@@ -9,9 +9,11 @@
 //! frees to it are parked), a locked shelf or mapping cache is forgotten.
 #![allow(unsafe_code)] // Arenas live in raw pages.
 
+mod crowd;
 mod depot;
+mod drain;
+mod large;
 mod maps;
-mod relief;
 mod roster;
 mod table;
 
@@ -20,11 +22,13 @@ pub use maps::{Mapped, Maps};
 pub use roster::{Member, Roster, Usage};
 pub use table::{MapTable, Owned};
 
+use drain::Drain;
+
 use crate::chunk::{Chunk, Keys, Stack, State};
 use crate::config::{Key, Settings};
-use crate::heap::{Batch, Growth, Heap, Reserved, Run};
+use crate::heap::{Batch, Growth, Heap, Reserved, Run, Swing};
 use crate::os::{ForkPage, Os, PageState, Prot, Region, available_cpus};
-use crate::size::{CLASSES, align_up, class_size};
+use crate::size::{CLASSES, DEPOT_CLASSES, align_up, class_size};
 use crate::sync::overlay::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 
@@ -42,12 +46,13 @@ const DEPOT_AFTER_PEAK: usize = 64 << 10;
 const DEPOT_OF_CROWD: usize = 1 << 20;
 /// unless that was no more than this.
 const SMALL_PROGRAM: usize = 32 << 20;
-
+/// or unless what was in use is known to come back, and was no more than this:
+const SWINGING: usize = 256 << 20;
+/// then the depot may hold this many bytes.
+const DEPOT_OF_SWINGING: usize = 32 << 20;
 /// In a large heap it may hold this part of what was in use lately, more than the tunable says
 /// unless that was set: the blocks of a program that frees at random come back to it.
 const PART_OF_LARGE: usize = 8;
-/// At most about this many bytes go home at once, so that no call takes long.
-const DRAIN_STEP: usize = 16 << 20;
 
 /// What the depot holds is idle when it was not needed for so many ticks.
 const DEPOT_TICKS: u32 = 8;
@@ -111,6 +116,7 @@ pub struct Shared<O: Os + Copy + 'static> {
     ticks: AtomicU32,
     /// Whether the heaps were told that most threads are idle.
     crowded: AtomicU32,
+    swing: Swing,
     /// How many forks lie between the first process and this one.
     generation: AtomicU32,
 }
@@ -138,6 +144,7 @@ impl<O: Os + Copy + 'static> Shared<O> {
             high: AtomicUsize::new(0),
             ticks: AtomicU32::new(0),
             crowded: AtomicU32::new(0),
+            swing: Swing::new(),
             generation: AtomicU32::new(0),
         }
     }
@@ -376,14 +383,17 @@ impl<O: Os + Copy + 'static> Shared<O> {
             }
             // Before the system is asked for memory, the depot gives up what it holds: first
             // what nobody needed lately, then the rest.
-            let mut drains = [Self::drain_idle, Self::drain_step].into_iter();
+            let mut drains = [Drain::Large, Drain::Idle, Drain::All].into_iter();
             let mut drain = drains.next();
-            while let Some(drain_some) = drain {
-                if filled || !self.drain_pays(heap.system_bytes(), size) {
-                    break;
+            while let Some(what) = drain
+                && !filled
+            {
+                if !self.is_worth_it(what, size, heap.system_bytes()) {
+                    drain = drains.next();
+                    continue;
                 }
                 drop(heap);
-                if !drain_some(self) {
+                if !self.drain(what) {
                     drain = drains.next();
                 }
                 heap = match self.lock(candidate) {
@@ -491,23 +501,6 @@ impl<O: Os + Copy + 'static> Shared<O> {
         }
     }
 
-    /// Changes a used chunk in place; see [`Heap::resize`].
-    pub fn resize(&self, chunk: Chunk<'static, O::Region>, size: usize) -> bool {
-        let owner = self.owner_of(chunk);
-        let Some(mut heap) = self.lock(owner) else {
-            return false;
-        };
-        let before = heap.ticks();
-        let done = heap.resize(chunk, size);
-        self.publish(owner, &heap);
-        let ticked = heap.ticks() != before;
-        drop(heap);
-        if ticked {
-            self.on_tick();
-        }
-        done
-    }
-
     /// Enough was freed somewhere: what the depot and the mapping cache held without need goes.
     #[cold]
     fn on_tick(&self) {
@@ -515,47 +508,27 @@ impl<O: Os + Copy + 'static> Shared<O> {
         let outside = self.outside();
         self.high
             .store(outside.max(high - high / 64), Ordering::Relaxed);
+        let live = outside.saturating_sub(self.depot.bytes_about());
+        self.swing.tick(live, high);
         self.maps.age(&self.os);
         // Phases in which a program frees all that another allocates are longer than a tick.
         let ticks = self.ticks.fetch_add(1, Ordering::Relaxed);
         if ticks.is_multiple_of(DEPOT_TICKS) {
-            self.drain_idle();
-            (2..CLASSES).for_each(|class| self.depot.age(class));
+            self.drain(Drain::Idle);
+            (2..DEPOT_CLASSES).for_each(|class| self.depot.age(class));
         }
     }
 
-    /// Sends those magazines home that nobody needed lately. `true` if there may be more.
-    fn drain_idle(&self) -> bool {
-        self.drain_by(Depot::take_idle)
-    }
-
-    /// Sends some of what the depot holds home. `true` if there may be more.
-    fn drain_step(&self) -> bool {
-        self.drain_by(Depot::take_any)
-    }
-
-    /// Empties the depot into the arenas.
-    pub fn drain_depot(&self) {
-        while self.drain_step() {}
-    }
-
-    /// `true` if it ended because that is enough for once.
-    fn drain_by(&self, take: impl Fn(&Depot, &Keys<O::Region>, usize) -> Option<Magazine>) -> bool {
-        if self.depot.bytes_about() == 0 {
-            return false;
-        }
-        let mut bytes = 0;
-        // Large chunks first: they make most room for each that is looked at.
-        for class in (2..CLASSES).rev() {
-            while bytes < DRAIN_STEP
-                && let Some(magazine) = take(&self.depot, self.keys, class)
-            {
-                bytes += magazine.count * class_size(class);
-                self.release_without_ticks(magazine.stack);
+    /// Gives back all that is free, keeping `pad` bytes at each top. `true` if anything was.
+    pub fn trim(&self, pad: usize) -> bool {
+        self.drain_depot();
+        let mut any = self.maps.give_up(&self.os, usize::MAX) != 0;
+        for number in 0..self.arenas.numbers() {
+            if let Some(mut heap) = self.lock(number) {
+                any |= heap.trim(pad);
             }
-            self.depot.settle(class);
         }
-        bytes >= DRAIN_STEP
+        any
     }
 
     /// How many bytes the depot may hold: a share of what the program has had in use lately.
@@ -567,9 +540,13 @@ impl<O: Os + Copy + 'static> Shared<O> {
         }
         let high = self.high.load(Ordering::Relaxed);
         let live = self.outside().saturating_sub(self.depot.bytes_about());
-        let limit = if high > SMALL_PROGRAM && live < high / 5 * 2 {
-            DEPOT_AFTER_PEAK
-        } else if live < high / 5 * 2 && self.crowded.load(Ordering::Relaxed) != 0 {
+        let limit = if high > SMALL_PROGRAM && Swing::has_fallen(live, high) {
+            if high <= SWINGING && self.swing.is_known() {
+                DEPOT_OF_SWINGING
+            } else {
+                DEPOT_AFTER_PEAK
+            }
+        } else if Swing::has_fallen(live, high) && self.crowded.load(Ordering::Relaxed) != 0 {
             DEPOT_OF_CROWD
         } else {
             high.max(LEAST_DEPOT)
@@ -581,13 +558,6 @@ impl<O: Os + Copy + 'static> Shared<O> {
             most.max(high / PART_OF_LARGE)
         };
         limit.min(most)
-    }
-
-    /// The depot had no room: if it holds much more than it may by now, it gives some up.
-    pub fn relieve_depot(&self) {
-        if self.depot.bytes_about() > 2 * self.depot_limit() {
-            self.drain_step();
-        }
     }
 }
 

@@ -34,7 +34,10 @@ use crate::config::{Key, Settings};
 use crate::heap::Batch;
 use crate::os::{Caller, Exposed, Region, with_caller};
 use crate::report::Call;
-use crate::size::{CACHED_REQUEST, HEADER, Native, SMALL_REQUEST, class_of, small_class_of};
+use crate::size::{
+    CACHED_REQUEST, CLASSES, HEADER, Native, SMALL_REQUEST, class_of, class_size, large_size,
+    small_class_of,
+};
 use crate::sync::count;
 use diagnosis::misuse;
 use guarding::{guard, guarded};
@@ -42,6 +45,9 @@ pub use guarding::{guard_totals, sampled, sweep};
 use process::{DIRECT_FREES, DIRECT_MALLOCS, EXTENTS, KEYS, SETTINGS, SHARED, enter};
 
 type KernelChunk = Chunk<'static, Exposed>;
+
+/// The largest chunk that the cache of a thread takes, in bytes.
+const CACHED_CHUNK: usize = class_size(CLASSES - 1);
 
 /// What [`free`] is told of a block of unknown size or alignment.
 pub const UNKNOWN: usize = usize::MAX;
@@ -325,6 +331,17 @@ fn serve(size: usize, zeroed: bool) -> Served {
     }
     count(&DIRECT_MALLOCS);
     let mut batch = Batch::wanting(1);
+    let mut chunk_size = chunk_size;
+    if !direct && size > CACHED_REQUEST {
+        chunk_size = large_size(chunk_size);
+        if let Some(chunk) = SHARED.take_large(arena, chunk_size) {
+            chunk.mark(chunk.low(), State::Used);
+            return Served {
+                payload: chunk.payload(),
+                zero: (0, 0),
+            };
+        }
+    }
     let rest = || {
         if !direct {
             // SAFETY: not direct, so it is this thread's alone.
@@ -390,7 +407,11 @@ fn take_chunk(chunk: KernelChunk, low: Low) {
         }
     }
     count(&DIRECT_FREES);
-    SHARED.free(chunk);
+    // SAFETY: the thread's own cache, or one that several share.
+    let (direct, arena) = unsafe { Cache::route(cache) };
+    if direct || low.size() <= CACHED_CHUNK || !SHARED.put_large(arena, chunk) {
+        SHARED.free(chunk);
+    }
 }
 
 /// Null, a guarded object, a mapping, or a misuse.

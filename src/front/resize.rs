@@ -9,7 +9,7 @@ use super::{take_chunk, take_mapping, trace};
 use crate::cache::{Cache, Thread};
 use crate::os::{Caller, Region};
 use crate::report::Call;
-use crate::size::{CACHED_REQUEST, Native, SMALL_REQUEST, class_of, class_size};
+use crate::size::{CACHED_REQUEST, Native, SMALL_REQUEST, class_of, class_size, large_size};
 
 /// A chunk in place, or moved, that holds `size` bytes; null, and the block as it was, if there
 /// is no memory. A guarded block moves always, and is then aligned to `align`, which others are
@@ -159,18 +159,12 @@ fn stays(old: usize, target: usize) -> Stays {
 /// Whether a chunk of `old` bytes can stay where it is to serve `wanted`; changes it if it pays.
 #[inline]
 fn fits(chunk: KernelChunk, old: usize, wanted: usize) -> bool {
-    let largest = class_size(crate::size::CLASSES - 1);
-    let target = if wanted <= largest {
-        class_size(class_of(wanted))
-    } else {
-        wanted
-    };
-    match stays(old, target) {
+    match stays(old, large_size(wanted)) {
         Stays::AsItIs => true,
         Stays::Not => false,
         Stays::Changed => {
             enter();
-            SHARED.resize(chunk, target)
+            SHARED.resize(chunk, large_size(wanted))
         }
     }
 }

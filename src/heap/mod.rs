@@ -35,6 +35,7 @@ mod grow;
 mod malloc;
 mod purge;
 mod resize;
+mod swing;
 mod totals;
 
 pub use check::{Damage, Found, Invariant, Place};
@@ -43,6 +44,7 @@ pub use forge::Forge;
 pub use free::Run;
 pub use grow::{Growth, Reserved};
 pub use malloc::{Batch, RUNGS, Rung};
+pub use swing::Swing;
 pub use totals::{HeapTotals, Totals};
 
 use crate::bins::Bins;
@@ -95,6 +97,7 @@ pub struct Heap<O: Os + 'static> {
     freed_since_tick: usize,
     ticks: u64,
     regret: Regret,
+    swing: Swing,
 }
 
 /// Whether giving pages back pays: see the module `purge`.
@@ -187,6 +190,7 @@ impl<O: Os + 'static> Heap<O> {
                 high: 0,
                 beside: 0,
             },
+            swing: Swing::new(),
         }
     }
 

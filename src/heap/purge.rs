@@ -10,11 +10,12 @@
 //! That share begins at an eighth. If most of what was discarded is handed out again within a
 //! tick, it was not idle, and the share doubles, up to twice the bytes in use; if nothing is
 //! regretted for a while it halves. But when the bytes in use have fallen well below their
-//! recent height, a peak has passed and the share is an eighth whatever was regretted before.
+//! recent height, a peak has passed and the share is an eighth whatever was regretted before;
+//! unless they came back from there before, and the heap is not large: then they will again.
 //! So a program in a steady state keeps its pages, and after a peak the resident set follows
 //! the live bytes.
 
-use super::Heap;
+use super::{Heap, Swing};
 use crate::bins::{BINS, FIRST_LARGE, UNSORTED, bin_index};
 use crate::chunk::{Chunk, Through};
 use crate::config::Key;
@@ -38,6 +39,8 @@ const MIN_DIRT_OF_MANY: usize = 1 << 20;
 const MAX_DIRT_OF_MANY: usize = 16 << 20;
 /// or there are many threads of which most are idle, and a peak has passed.
 const MIN_DIRT_OF_CROWD: usize = 256 << 10;
+/// Where the use is known to come back after a fall, as much is kept as lies between, up to this.
+const MAX_DIRT_OF_SWINGING: usize = 96 << 20;
 /// The share of the bytes in use that may stay dirty is `1/8 << reluctance`.
 const MAX_RELUCTANCE: u32 = 4;
 /// Ticks without regret after which the reluctance falls.
@@ -47,7 +50,7 @@ const MIN_TRIM: usize = 256 << 10;
 
 impl<O: Os + 'static> Heap<O> {
     fn tick_length(&self) -> usize {
-        let least = if self.is_crowded && self.has_passed_peak() {
+        let least = if self.is_crowded && self.has_fallen() {
             MIN_TICK_OF_CROWD
         } else {
             MIN_TICK
@@ -55,8 +58,8 @@ impl<O: Os + 'static> Heap<O> {
         (self.counters.used_bytes / 4).max(least)
     }
 
-    fn has_passed_peak(&self) -> bool {
-        self.counters.used_bytes < self.regret.high / 5 * 2
+    fn has_fallen(&self) -> bool {
+        Swing::has_fallen(self.counters.used_bytes, self.regret.high)
     }
 
     pub(super) fn tick_if_due(&mut self) {
@@ -74,10 +77,14 @@ impl<O: Os + 'static> Heap<O> {
         }
         self.reconsider();
         let used = self.counters.used_bytes;
-        let high = used.max(self.regret.high - self.regret.high / 64);
+        let part = if self.swing.is_known() { 512 } else { 64 };
+        let high = used.max(self.regret.high - self.regret.high / part);
         self.regret.high = high;
-        let peak_passed = self.has_passed_peak();
-        let doublings = if peak_passed {
+        let has_fallen = Swing::has_fallen(used, high);
+        self.swing.tick(used, high);
+        let swings = self.swing.is_known() && self.owner == 0 && !self.is_crowded && high <= LARGE;
+        let peak_passed = has_fallen && !swings;
+        let doublings = if has_fallen {
             0
         } else {
             self.regret.reluctance
@@ -105,7 +112,12 @@ impl<O: Os + 'static> Heap<O> {
         let keep = if peak_passed {
             share
         } else {
-            share.max(held - used)
+            let most = if has_fallen {
+                MAX_DIRT_OF_SWINGING
+            } else {
+                usize::MAX
+            };
+            share.max((held - used).min(most))
         };
         // There may be no later tick for what came home just now.
         let at_once = self.is_crowded && peak_passed;

@@ -75,6 +75,12 @@ impl<O: Os + 'static> Heap<O> {
         true
     }
 
+    /// The size of the chunk behind a used one, if that waits in a cache or in the depot.
+    pub fn waits_behind(&self, chunk: Chunk<'static, O::Region>) -> Option<usize> {
+        let after = self.after(chunk, chunk.size());
+        after.is(State::Cached).then(|| after.size())
+    }
+
     /// Writes a used chunk's head for another size.
     fn restate(&mut self, chunk: Chunk<'static, O::Region>, size: usize) {
         chunk.begin(chunk.low().resized(size), State::Used);

@@ -1,0 +1,76 @@
+//! What the depot holds goes home to the arenas.
+
+use super::Shared;
+use crate::os::Os;
+use crate::size::{DEPOT_CLASSES, class_of, class_size};
+
+/// The depot is not drained for less than this many bytes.
+const LEAST_DRAIN: usize = 64 << 10;
+/// At most about this many bytes go home at once, so that no call takes long.
+const DRAIN_STEP: usize = 16 << 20;
+/// For a request of this many bytes it is not drained as long as it holds less than a quarter of
+/// the heap: small chunks hardly make room for it.
+const HARDLY_MADE: usize = 16 << 10;
+/// Chunks of this class and of larger ones do, and are few.
+const LARGE: usize = class_of(8 << 10);
+
+/// What the depot gives up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Drain {
+    /// Large chunks.
+    Large,
+    /// What nobody needed lately.
+    Idle,
+    All,
+}
+
+impl<O: Os + Copy + 'static> Shared<O> {
+    /// Whether the depot holds so much that giving it up makes room for a chunk of `size` bytes in
+    /// a heap of `heap` bytes that would have to grow.
+    pub(super) fn is_worth_it(&self, drain: Drain, size: usize, heap: usize) -> bool {
+        match drain {
+            Drain::Large => {
+                size >= HARDLY_MADE && self.depot.bytes_from(LARGE) > size.max(heap / 64)
+            }
+            Drain::Idle | Drain::All => {
+                let part = if size < HARDLY_MADE { 16 } else { 4 };
+                self.depot.bytes_about() > (heap / part).max(LEAST_DRAIN)
+            }
+        }
+    }
+
+    /// Sends some of it home. `true` if there may be more.
+    pub(super) fn drain(&self, what: Drain) -> bool {
+        if self.depot.bytes_about() == 0 {
+            return false;
+        }
+        let first = if what == Drain::Large { LARGE } else { 2 };
+        let mut bytes = 0;
+        // Large chunks first: they make most room for each that is looked at.
+        for class in (first..DEPOT_CLASSES).rev() {
+            while bytes < DRAIN_STEP
+                && let Some(magazine) = match what {
+                    Drain::Idle => self.depot.take_idle(self.keys(), class),
+                    Drain::Large | Drain::All => self.depot.take_any(self.keys(), class),
+                }
+            {
+                bytes += magazine.count * class_size(class);
+                self.release_without_ticks(magazine.stack);
+            }
+            self.depot.settle(class);
+        }
+        bytes >= DRAIN_STEP
+    }
+
+    /// Empties the depot into the arenas.
+    pub fn drain_depot(&self) {
+        while self.drain(Drain::All) {}
+    }
+
+    /// The depot had no room: if it holds much more than it may by now, it gives some up.
+    pub fn relieve_depot(&self) {
+        if self.depot.bytes_about() > 2 * self.depot_limit() {
+            self.drain(Drain::All);
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Large chunks in the depot, one by one: they are too large for the cache of a thread.
+
+use super::{Magazine, SMALL_PROGRAM, Shared};
+use crate::chunk::{Chunk, Stack, State};
+use crate::os::Os;
+use crate::size::{CLASSES, DEPOT_CHUNK, DEPOT_CLASSES, class_of, class_size};
+use crate::sync::overlay::Ordering;
+
+/// In a small program the depot takes large chunks only up to this part of what is in use.
+const PART_OF_SMALL: usize = 4;
+/// A chunk of one of so many classes, from the one that was asked for on, will do.
+const NEAR: usize = 2;
+
+impl<O: Os + Copy + 'static> Shared<O> {
+    /// Takes a chunk of at least `size` bytes out of the depot: from the aisle of arena `number`
+    /// if there is one. The caller marks it anew.
+    pub fn take_large(&self, number: usize, size: usize) -> Option<Chunk<'static, O::Region>> {
+        if size > DEPOT_CHUNK || self.depot.bytes_about() == 0 {
+            return None;
+        }
+        let class = class_of(size);
+        let magazine = (class..(class + NEAR).min(DEPOT_CLASSES))
+            .find_map(|class| self.depot.take(self.keys(), number, class))?;
+        let mut stack = magazine.stack;
+        stack.pop(self.keys(), State::Cached)
+    }
+
+    /// Puts a chunk, verified as used, into the depot, for the threads of arena `number`. `false`
+    /// if its size is none of a class.
+    pub fn put_large(&self, number: usize, chunk: Chunk<'static, O::Region>) -> bool {
+        let low = chunk.low();
+        let size = low.size();
+        if size > DEPOT_CHUNK || class_size(class_of(size)) != size {
+            return false;
+        }
+        let mut stack = Stack::EMPTY;
+        stack.push(chunk, low, State::Cached);
+        let one = Magazine { stack, count: 1 };
+        let limit = self.large_limit();
+        let back = self
+            .depot
+            .put(self.keys(), number, class_of(size), one, limit);
+        if let Some(magazine) = back {
+            self.release(magazine.stack);
+            self.relieve_depot();
+        }
+        true
+    }
+
+    /// How many bytes the depot may hold when it takes a large chunk.
+    fn large_limit(&self) -> usize {
+        let limit = self.depot_limit();
+        if self.high.load(Ordering::Relaxed) > SMALL_PROGRAM {
+            return limit;
+        }
+        limit.min(self.outside() / PART_OF_SMALL)
+    }
+
+    /// Changes a used chunk in place; see [`Heap::resize`](crate::heap::Heap::resize). A large chunk
+    /// behind it that waits in the depot goes home for that.
+    pub fn resize(&self, chunk: Chunk<'static, O::Region>, size: usize) -> bool {
+        let owner = self.owner_of(chunk);
+        let Some(mut heap) = self.lock(owner) else {
+            return false;
+        };
+        let before = heap.ticks();
+        let mut done = heap.resize(chunk, size);
+        if !done && let Some(behind) = heap.waits_behind(chunk).filter(|&size| is_large(size)) {
+            drop(heap);
+            self.drain_class(class_of(behind));
+            heap = match self.lock(owner) {
+                Some(heap) => heap,
+                None => return false,
+            };
+            done = heap.resize(chunk, size);
+        }
+        self.publish(owner, &heap);
+        let ticked = heap.ticks() != before;
+        drop(heap);
+        if ticked {
+            self.on_tick();
+        }
+        done
+    }
+
+    fn drain_class(&self, class: usize) {
+        while let Some(magazine) = self.depot.take_any(self.keys(), class) {
+            self.release_without_ticks(magazine.stack);
+        }
+        self.depot.settle(class);
+    }
+}
+
+/// Whether only the depot takes a chunk of this size.
+fn is_large(size: usize) -> bool {
+    size > class_size(CLASSES - 1) && size <= DEPOT_CHUNK
+}
