@@ -68,7 +68,7 @@ fn a_large_chunk_waits_in_the_depot() {
     shared!(Kernel, Kernel::new());
     let large = |size| {
         let mut batch = Batch::wanting(1);
-        assert!(SHARED.fill(0, size, &mut batch));
+        assert!(SHARED.fill(0, size, &mut batch, || ()));
         let chunk = batch.pop(&KEYS).expect("one was there");
         chunk.mark(chunk.low(), State::Used);
         chunk
@@ -185,7 +185,7 @@ fn a_program_whose_use_swings_keeps_its_depot() {
     for _ in 0..3 {
         while live.len() < 124 {
             let mut batch = Batch::wanting(1);
-            assert!(SHARED.fill(0, MIB, &mut batch));
+            assert!(SHARED.fill(0, MIB, &mut batch, || ()));
             live.push(batch.stack());
         }
         while live.len() > 4 {
@@ -242,7 +242,7 @@ fn a_thread_without_memory_gets_what_others_put_aside() {
     let aisle = SHARED.depot.enter(1);
     let filled = || {
         let mut batch = Batch::wanting(3);
-        assert!(SHARED.fill(0, class_size(class), &mut batch));
+        assert!(SHARED.fill(0, class_size(class), &mut batch, || ()));
         Magazine {
             stack: batch.stack(),
             count: batch.count(),
