@@ -540,13 +540,14 @@ impl<O: Os + Copy + 'static> Shared<O> {
         }
         let high = self.high.load(Ordering::Relaxed);
         let live = self.outside().saturating_sub(self.depot.bytes_about());
+        let is_crowded = self.crowded.load(Ordering::Relaxed) != 0;
         let limit = if high > SMALL_PROGRAM && Swing::has_fallen(live, high) {
-            if high <= SWINGING && self.swing.is_known() {
+            if high <= SWINGING && self.swing.is_known() && !is_crowded {
                 DEPOT_OF_SWINGING
             } else {
                 DEPOT_AFTER_PEAK
             }
-        } else if Swing::has_fallen(live, high) && self.crowded.load(Ordering::Relaxed) != 0 {
+        } else if is_crowded && Swing::has_fallen(live, high) {
             DEPOT_OF_CROWD
         } else {
             high.max(LEAST_DEPOT)

@@ -55,8 +55,11 @@ impl Cache {
             return;
         }
         if self.committed + cost > self.budget {
-            // Looked at anew when twice as much is committed: more threads may have come.
-            self.budget = budget(shared).min(2 * (self.committed + cost));
+            self.budget = budget(shared);
+            if shared.threads() > FEW_THREADS {
+                // Looked at anew when twice as much is committed: more may have come.
+                self.budget = self.budget.min(2 * (self.committed + cost));
+            }
         }
         let budget = self.budget;
         if self.committed + cost > budget && !self.make_room(shared, class, cost, budget) {
