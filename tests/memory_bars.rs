@@ -49,3 +49,13 @@ fn memory_goes_back_when_another_thread_frees_it() {
 fn memory_goes_back_when_another_thread_frees_beside_the_first() {
     resident_after_a_peak("beside", 600);
 }
+
+/// Two hundred threads that all held blocks at one time and went idle, beyond two hundred that never
+/// did. The aim is 64 KiB each, which `benches/memory.rs` judges by the median of some runs; how
+/// many pages the few chunks in their caches pin differs from run to run.
+#[test]
+fn an_idle_thread_keeps_little_of_what_it_held() {
+    let resident = |rounds| figures(&["idle", "holding", "200", rounds])["second_kib"];
+    let (busy, bare) = (resident("20"), resident("0"));
+    assert!(busy <= bare + 200 * 192, "{busy} KiB, {bare} without");
+}

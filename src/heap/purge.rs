@@ -5,7 +5,8 @@
 //! a tick, top gives up what it did not need since the last tick, and free chunks that were
 //! dirty already at the last tick have their whole pages discarded, largest first, until what
 //! stays dirty is a share of the bytes in use, and some MiB besides; or as much as the bytes in use
-//! are below their recent height, as long as that is not by more than three fifths.
+//! are below their recent height, as long as that is not by more than three fifths. Where most threads
+//! are idle there may be no later tick: after a peak they are shorter, and little stays dirty.
 //!
 //! That share begins at an eighth. If most of what was discarded is handed out again within a
 //! tick, it was not idle, and the share doubles, up to twice the bytes in use; if nothing is
