@@ -20,8 +20,8 @@
 //!
 //! 1. [`front::cached_with`] finds the class of the request and pops the thread's magazine: no lock, no
 //!    atomic instruction, no call. The chunk's tag is verified and rewritten.
-//! 2. On a miss the cache takes its spare magazine, then one from the depot: from the aisle of its
-//!    own arena's threads if there is one.
+//! 2. On a miss the cache takes its spare magazine, then one from the depot: from the thread's
+//!    own aisle, or one that another aisle can spare.
 //! 3. Otherwise [`front`] decides. A chunk of at least the mapping threshold gets a mapping
 //!    ([`arena::Maps`]): a kept one, moved to size, or a new one. glibc asks the bins first; this
 //!    is deliberate, for a mapping grows by `mremap` and goes back whole. For any other the cache

@@ -1,16 +1,18 @@
 //! What all threads share: the accounts between arenas and depot; and when a heap gives back.
+#![allow(unsafe_code)] // A thread's cache.
 
 use fencepost::arena::{Magazine, Shared};
+use fencepost::cache::Caches;
 use fencepost::chunk::{Chunk, Keys, Secret, State};
 use fencepost::config::Settings;
 use fencepost::heap::{Batch, Growth, Heap};
-use fencepost::os::{Exposed, Extents, Kernel, Ledger};
+use fencepost::os::{Exposed, Extents, Flaky, Kernel, Ledger};
 use fencepost::size::{ALIGN, DEPOT_CHUNK, class_of, class_size, large_size};
 
 /// A process's shared state of its own: tests run at the same time.
 macro_rules! shared {
-    () => {
-        static KERNEL: Kernel = Kernel::new();
+    ($os:ty, $new:expr) => {
+        static KERNEL: $os = $new;
         static SETTINGS: Settings = Settings::new();
         static EXTENTS: Extents = Extents::new();
         static KEYS: Keys<Exposed> = Keys {
@@ -18,14 +20,14 @@ macro_rules! shared {
             secret: Secret::new([11, 22, 33, 44]),
             extents: &EXTENTS,
         };
-        static SHARED: Shared<&'static Kernel> = Shared::new(&KERNEL, &KEYS, &SETTINGS);
+        static SHARED: Shared<&'static $os> = Shared::new(&KERNEL, &KEYS, &SETTINGS);
     };
 }
 
 /// A depot that is emptied before the arena grows is subtracted once from what is outside.
 #[test]
 fn what_is_outside_agrees_with_the_arena_when_the_depot_is_drained() {
-    shared!();
+    shared!(Kernel, Kernel::new());
     SHARED.start(Growth::Segments, 0);
     let used = || SHARED.lock(0).expect("the main arena").used_bytes();
     let class = class_of(1040);
@@ -59,7 +61,7 @@ fn what_is_outside_agrees_with_the_arena_when_the_depot_is_drained() {
 /// or a little less, and goes home before the heap grows for another.
 #[test]
 fn a_large_chunk_waits_in_the_depot() {
-    shared!();
+    shared!(Kernel, Kernel::new());
     let large = |size| {
         let mut batch = Batch::wanting(1);
         assert!(SHARED.fill(0, size, &mut batch));
@@ -172,7 +174,7 @@ fn a_heap_whose_use_swings_keeps_its_pages() {
 #[test]
 fn a_program_whose_use_swings_keeps_its_depot() {
     const MIB: usize = 1 << 20;
-    shared!();
+    shared!(Kernel, Kernel::new());
     SHARED.start(Growth::Segments, 0);
     let mut live = Vec::new();
     let mut limits = Vec::new();
@@ -195,7 +197,7 @@ fn a_program_whose_use_swings_keeps_its_depot() {
 /// nobody needs leaves the depot.
 #[test]
 fn ticks_of_blocks_that_shrink_drain_the_depot() {
-    shared!();
+    shared!(Kernel, Kernel::new());
     SHARED.start(Growth::Segments, 0);
     let class = class_of(1040);
     let mut batch = Batch::wanting(4);
@@ -224,4 +226,49 @@ fn ticks_of_blocks_that_shrink_drain_the_depot() {
     assert_eq!(SHARED.depot.bytes(), 0, "ten ticks without need");
     assert!(ticks() > before + 1, "a magazine stays for a while");
     SHARED.free(block);
+}
+
+/// What other threads' aisles do not lend is lent when there is no other memory.
+#[test]
+fn a_thread_without_memory_gets_what_others_put_aside() {
+    shared!(Flaky<Kernel>, Flaky::new(Kernel::new()));
+    static CACHES: Caches = Caches::new();
+    SHARED.start(Growth::Segments, 0);
+    let class = class_of(112);
+    let aisle = SHARED.depot.enter(1);
+    let filled = || {
+        let mut batch = Batch::wanting(3);
+        assert!(SHARED.fill(0, class_size(class), &mut batch));
+        Magazine {
+            stack: batch.stack(),
+            count: batch.count(),
+        }
+    };
+    let put = |magazine| {
+        let back = SHARED.depot.put(&KEYS, aisle, class, magazine, usize::MAX);
+        assert_eq!(back, None);
+    };
+    let cache = CACHES.claim(&SHARED, false);
+    // SAFETY: not null, and this thread's.
+    let cache = unsafe { cache.as_mut() }.expect("there is memory yet");
+    // The aisle's thread takes back what it puts, so its magazine is not lent,
+    put(filled());
+    put(SHARED
+        .depot
+        .take(&KEYS, aisle, class)
+        .expect("put just now"));
+    let bytes = SHARED.depot.bytes();
+    assert!(!SHARED.depot.may_hold(0, class));
+    // and as long as the arena has something, that serves.
+    KERNEL.refuse(0, u64::MAX);
+    let mut own = 0;
+    while SHARED.depot.bytes() == bytes {
+        assert_ne!(cache.refill(&SHARED, class), 0, "after {own}");
+        own += 1;
+    }
+    assert!(own > 100, "the arena first");
+    // The rest of that magazine.
+    assert_ne!(cache.refill(&SHARED, class), 0);
+    assert_ne!(cache.refill(&SHARED, class), 0);
+    assert_eq!(cache.refill(&SHARED, class), 0);
 }

@@ -94,14 +94,19 @@ impl Cache {
             .min(usize::from(slot.capacity))
             .max(1);
         let mut batch = Batch::wanting(want);
-        if !shared.fill(self.arena, class_size(class), &mut batch) {
+        let magazine = if shared.fill(self.arena, class_size(class), &mut batch) {
+            Magazine {
+                stack: batch.stack(),
+                count: batch.count(),
+            }
+        } else if let Some(magazine) = shared.depot.take_any(keys, class) {
+            // There is no more memory: other threads may go without what they put aside.
+            magazine
+        } else {
             return 0;
-        }
-        self.net[class % SLOTS] += batch.count() as i64;
-        self.slots[class % SLOTS].load(Magazine {
-            stack: batch.stack(),
-            count: batch.count(),
-        });
+        };
+        self.net[class % SLOTS] += magazine.count as i64;
+        self.slots[class % SLOTS].load(magazine);
         self.pop_here(keys, class)
     }
 
