@@ -31,11 +31,15 @@ fn what_is_outside_agrees_with_the_arena_when_the_depot_is_drained() {
     SHARED.start(Growth::Segments, 0);
     let used = || SHARED.lock(0).expect("the main arena").used_bytes();
     let class = class_of(1040);
-    let mut stored = 0;
-    while stored < 512 << 10 {
+    // All are there before the first is stored, or the depot would be drained for the others.
+    let (mut batches, mut bytes) = (Vec::new(), 0);
+    while bytes < 512 << 10 {
         let mut batch = Batch::wanting(15);
-        assert!(SHARED.fill(0, class_size(class), &mut batch));
-        stored += batch.count() * class_size(class);
+        assert!(SHARED.fill(0, class_size(class), &mut batch, || ()));
+        bytes += batch.count() * class_size(class);
+        batches.push(batch);
+    }
+    for batch in batches {
         let magazine = Magazine {
             stack: batch.stack(),
             count: batch.count(),
@@ -48,7 +52,7 @@ fn what_is_outside_agrees_with_the_arena_when_the_depot_is_drained() {
     }
     let before = KERNEL.calls();
     let mut large = Batch::wanting(1);
-    assert!(SHARED.fill(0, 8 << 20, &mut large));
+    assert!(SHARED.fill(0, 8 << 20, &mut large, || ()));
     assert_eq!(SHARED.depot.bytes(), 0, "the depot was drained");
     assert_ne!(KERNEL.calls(), before, "the arena had to grow");
     assert_eq!(used(), 8 << 20);
@@ -64,7 +68,7 @@ fn a_large_chunk_waits_in_the_depot() {
     shared!(Kernel, Kernel::new());
     let large = |size| {
         let mut batch = Batch::wanting(1);
-        assert!(SHARED.fill(0, size, &mut batch));
+        assert!(SHARED.fill(0, size, &mut batch, || ()));
         let chunk = batch.pop(&KEYS).expect("one was there");
         chunk.mark(chunk.low(), State::Used);
         chunk
@@ -181,7 +185,7 @@ fn a_program_whose_use_swings_keeps_its_depot() {
     for _ in 0..3 {
         while live.len() < 124 {
             let mut batch = Batch::wanting(1);
-            assert!(SHARED.fill(0, MIB, &mut batch));
+            assert!(SHARED.fill(0, MIB, &mut batch, || ()));
             live.push(batch.stack());
         }
         while live.len() > 4 {
@@ -201,7 +205,7 @@ fn ticks_of_blocks_that_shrink_drain_the_depot() {
     SHARED.start(Growth::Segments, 0);
     let class = class_of(1040);
     let mut batch = Batch::wanting(4);
-    assert!(SHARED.fill(0, class_size(class), &mut batch));
+    assert!(SHARED.fill(0, class_size(class), &mut batch, || ()));
     let magazine = Magazine {
         stack: batch.stack(),
         count: batch.count(),
@@ -209,7 +213,7 @@ fn ticks_of_blocks_that_shrink_drain_the_depot() {
     let put = SHARED.depot.put(&KEYS, 0, class, magazine, usize::MAX);
     assert_eq!(put, None);
     let mut large = Batch::wanting(1);
-    assert!(SHARED.fill(0, 8 << 20, &mut large));
+    assert!(SHARED.fill(0, 8 << 20, &mut large, || ()));
     let block = large.pop(&KEYS).expect("one was asked for");
     block.mark(block.low(), State::Used);
     let ticks = || SHARED.lock(0).expect("the main arena").ticks();
@@ -238,7 +242,7 @@ fn a_thread_without_memory_gets_what_others_put_aside() {
     let aisle = SHARED.depot.enter(1);
     let filled = || {
         let mut batch = Batch::wanting(3);
-        assert!(SHARED.fill(0, class_size(class), &mut batch));
+        assert!(SHARED.fill(0, class_size(class), &mut batch, || ()));
         Magazine {
             stack: batch.stack(),
             count: batch.count(),

@@ -9,6 +9,7 @@
 //! frees to it are parked), a locked shelf or mapping cache is forgotten.
 #![allow(unsafe_code)] // Arenas live in raw pages.
 
+mod crowd;
 mod depot;
 mod drain;
 mod large;
@@ -41,6 +42,8 @@ const ARENAS_PER_CPU: usize = 2;
 const LEAST_DEPOT: usize = 4 << 20;
 /// and this many when most of what was in use lately has been freed,
 const DEPOT_AFTER_PEAK: usize = 64 << 10;
+/// this many where most threads are idle besides,
+const DEPOT_OF_CROWD: usize = 1 << 20;
 /// unless that was no more than this.
 const SMALL_PROGRAM: usize = 32 << 20;
 /// or unless what was in use is known to come back, and was no more than this:
@@ -111,6 +114,8 @@ pub struct Shared<O: Os + Copy + 'static> {
     /// The most bytes of chunks outside the arenas in recent ticks.
     high: AtomicUsize,
     ticks: AtomicU32,
+    /// Whether the heaps were told that most threads are idle.
+    crowded: AtomicU32,
     swing: Swing,
     /// How many forks lie between the first process and this one.
     generation: AtomicU32,
@@ -138,6 +143,7 @@ impl<O: Os + Copy + 'static> Shared<O> {
             parked: AtomicU64::new(0),
             high: AtomicUsize::new(0),
             ticks: AtomicU32::new(0),
+            crowded: AtomicU32::new(0),
             swing: Swing::new(),
             generation: AtomicU32::new(0),
         }
@@ -271,8 +277,11 @@ impl<O: Os + Copy + 'static> Shared<O> {
     /// Gives a thread an arena: the first the main one, then a new one each until there are
     /// enough, then the least used.
     pub fn attach(&self) -> usize {
-        self.arenas
-            .attach(|| self.arena_limit(), |n| self.make_arena(n))
+        let number = self
+            .arenas
+            .attach(|| self.arena_limit(), |n| self.make_arena(n));
+        self.look_at_crowd();
+        number
     }
 
     /// As [`attach`](Shared::attach) for a thread whose arena was abandoned.
@@ -313,15 +322,17 @@ impl<O: Os + Copy + 'static> Shared<O> {
     }
 
     /// Fills a batch with chunks of `size` bytes from arena `number`, or from another one if
-    /// that has no memory. `false` if none has.
-    pub fn fill(&self, number: usize, size: usize, batch: &mut Batch) -> bool {
-        self.fill_by(number, size, |heap, may_grow| {
+    /// that has no memory. `false` if none has. Before memory is taken that nobody has touched yet,
+    /// `rest` is called, which may put what it does not need into the depot.
+    pub fn fill(&self, number: usize, size: usize, batch: &mut Batch, rest: impl FnMut()) -> bool {
+        let serve = |heap: &mut Heap<O>, may_grow: bool| {
             if may_grow {
                 heap.fill(size, batch)
             } else {
                 heap.fill_from_free(size, batch)
             }
-        })
+        };
+        self.fill_by(number, size, serve, rest)
     }
 
     /// As [`fill`](Shared::fill), with chunks whose payload addresses are multiples of `align`:
@@ -333,13 +344,14 @@ impl<O: Os + Copy + 'static> Shared<O> {
         size: usize,
         batch: &mut Batch,
     ) -> bool {
-        self.fill_by(number, size, |heap, may_grow| {
+        let serve = |heap: &mut Heap<O>, may_grow: bool| {
             if may_grow {
                 heap.fill_aligned(align, size, batch)
             } else {
                 heap.fill_aligned_from_free(align, size, batch)
             }
-        })
+        };
+        self.fill_by(number, size, serve, || ())
     }
 
     /// Has a heap serve a request for `size` bytes: from what is free, or, if it may, by growing.
@@ -348,6 +360,7 @@ impl<O: Os + Copy + 'static> Shared<O> {
         number: usize,
         size: usize,
         mut serve: impl FnMut(&mut Heap<O>, bool) -> bool,
+        mut rest: impl FnMut(),
     ) -> bool {
         let numbers = self.arenas.numbers();
         'arenas: for turn in 0..=numbers {
@@ -360,6 +373,14 @@ impl<O: Os + Copy + 'static> Shared<O> {
                 continue;
             };
             let mut filled = serve(&mut heap, false);
+            if !filled && turn == 0 && heap.has_advanced() {
+                drop(heap);
+                rest();
+                heap = match self.lock(candidate) {
+                    Some(heap) => heap,
+                    None => continue,
+                };
+            }
             // Before the system is asked for memory, the depot gives up what it holds: first
             // what nobody needed lately, then the rest.
             let mut drains = [Drain::Large, Drain::Idle, Drain::All].into_iter();
@@ -519,12 +540,15 @@ impl<O: Os + Copy + 'static> Shared<O> {
         }
         let high = self.high.load(Ordering::Relaxed);
         let live = self.outside().saturating_sub(self.depot.bytes_about());
+        let is_crowded = self.crowded.load(Ordering::Relaxed) != 0;
         let limit = if high > SMALL_PROGRAM && Swing::has_fallen(live, high) {
-            if high <= SWINGING && self.swing.is_known() {
+            if high <= SWINGING && self.swing.is_known() && !is_crowded {
                 DEPOT_OF_SWINGING
             } else {
                 DEPOT_AFTER_PEAK
             }
+        } else if is_crowded && Swing::has_fallen(live, high) {
+            DEPOT_OF_CROWD
         } else {
             high.max(LEAST_DEPOT)
         };

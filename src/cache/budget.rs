@@ -16,9 +16,16 @@ const LEAST_MAGAZINE: usize = 2;
 const SHARE: usize = 4;
 /// those of several together at this
 const SHARE_OF_MANY: usize = 2;
-/// and at least at so many bytes; each may have `FENCEPOST_CACHE_BYTES` in any case.
-const COMMON_BUDGET: usize = 2 << 20;
-/// No thread aims at more than this.
+/// and at least at so many bytes,
+const LEAST: usize = 2 << 20;
+/// half of it if there are more threads than this.
+const FEW_THREADS: usize = 4;
+/// So many threads may each aim at the most; twice as many at half of that together, for more of
+/// them will be idle, down to
+const FULL_THREADS: usize = 8;
+/// this many bytes together.
+const LEAST_TOGETHER: usize = 8 << 20;
+/// No thread aims at more than this; each may have `FENCEPOST_CACHE_BYTES` in any case.
 const MAX_BUDGET: usize = 4 << 20;
 /// A class that has so many times what another asks for gives up half.
 const RICHER: usize = 4;
@@ -49,6 +56,10 @@ impl Cache {
         }
         if self.committed + cost > self.budget {
             self.budget = budget(shared);
+            if shared.threads() > FEW_THREADS {
+                // Looked at anew when twice as much is committed: more may have come.
+                self.budget = self.budget.min(2 * (self.committed + cost));
+            }
         }
         let budget = self.budget;
         if self.committed + cost > budget && !self.make_room(shared, class, cost, budget) {
@@ -128,6 +139,21 @@ impl Cache {
         }
     }
 
+    /// The heap is about to take new memory for this thread: what lies in classes that were not
+    /// used since it last did goes to the depot, which is drained first if it holds enough.
+    pub fn rest<O: Os + Copy + 'static>(&mut self, shared: &Shared<O>) {
+        for class in 2..CLASSES {
+            let slot = &self.slots[class % SLOTS];
+            let (count, spare) = (slot.count(), slot.spare_count);
+            let called = count ^ (slot.pops() as u16) << 8;
+            let idle = called == self.rested[class % SLOTS];
+            self.rested[class % SLOTS] = called;
+            if idle && count | spare != 0 {
+                self.cut(shared, class, 0);
+            }
+        }
+    }
+
     /// Gives everything to the depot and the arenas.
     pub fn flush<O: Os + Copy + 'static>(&mut self, shared: &Shared<O>) {
         for class in 2..CLASSES {
@@ -146,8 +172,20 @@ pub(super) fn budget<O: Os + Copy + 'static>(shared: &Shared<O>) -> usize {
     }
     let threads = shared.threads().max(1);
     let share = if threads == 1 { SHARE } else { SHARE_OF_MANY };
-    let common = (shared.outside() / share).max(COMMON_BUDGET);
+    let least = if threads <= FEW_THREADS {
+        LEAST
+    } else {
+        LEAST / 2
+    };
+    let common = (shared.outside() / share).clamp(least, most_together(threads));
     (common / threads).min(MAX_BUDGET).max(each)
+}
+
+/// What the caches of so many threads aim at together at most.
+fn most_together(threads: usize) -> usize {
+    let full = MAX_BUDGET * FULL_THREADS;
+    let shrunk = full.checked_div(threads.div_ceil(FULL_THREADS));
+    shrunk.unwrap_or(full).max(LEAST_TOGETHER)
 }
 
 /// The capacity that a class begins with.

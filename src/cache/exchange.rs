@@ -94,7 +94,9 @@ impl Cache {
             .min(usize::from(slot.capacity))
             .max(1);
         let mut batch = Batch::wanting(want);
-        let magazine = if shared.fill(self.arena, class_size(class), &mut batch) {
+        let magazine = if shared.fill(self.arena, class_size(class), &mut batch, || {
+            self.rest(shared)
+        }) {
             Magazine {
                 stack: batch.stack(),
                 count: batch.count(),

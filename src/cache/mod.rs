@@ -112,6 +112,8 @@ pub struct Cache {
     earlier: [u64; SLOTS],
     /// The low half of `counts` when the clock hand last passed a class.
     seen: [u32; SLOTS],
+    /// What was called of each class when the heap last had to take new memory for this thread.
+    rested: [u16; SLOTS],
     hand: usize,
     /// How often a class could have asked for capacity.
     reached: u32,
@@ -162,6 +164,7 @@ impl Cache {
             net: [0; SLOTS],
             earlier: [0; SLOTS],
             seen: [0; SLOTS],
+            rested: [0; SLOTS],
             hand: 2,
             reached: 0,
             respite: 0,

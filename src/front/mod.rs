@@ -342,7 +342,13 @@ fn serve(size: usize, zeroed: bool) -> Served {
             };
         }
     }
-    if SHARED.fill(arena, chunk_size, &mut batch) {
+    let rest = || {
+        if !direct {
+            // SAFETY: not direct, so it is this thread's alone.
+            unsafe { (*cache).rest(&SHARED) };
+        }
+    };
+    if SHARED.fill(arena, chunk_size, &mut batch, rest) {
         let zero = batch.zero();
         if let Some(chunk) = batch.pop(&KEYS) {
             chunk.mark(chunk.low(), State::Used);

@@ -15,6 +15,10 @@ const POPULATE_FROM: usize = 512 << 10;
 const POPULATE_SIZE: usize = 4 << 10;
 /// and at most this many bytes ahead.
 const POPULATE_MOST: usize = 128 << 10;
+/// Top is handed out in steps of at least so many bytes.
+const LEAST_STEP: usize = 32 << 10;
+/// When top has advanced by this part of the heap, those who hold free chunks are told.
+const ADVANCE: usize = 8;
 /// The first mapped segment, when growing is refused; later ones are larger.
 const FIRST_SEGMENT: usize = 1 << 20;
 
@@ -344,6 +348,28 @@ impl<O: Os + 'static> Heap<O> {
         }
     }
 
+    /// Whether top advanced by a part of the heap since the last time that this was so.
+    pub fn has_advanced(&mut self) -> bool {
+        let far = self.advanced >= self.counters.system_bytes / ADVANCE;
+        if far {
+            self.advanced = 0;
+        }
+        far
+    }
+
+    /// Lets top be handed out for a chunk of `size` bytes and somewhat further. Memory that nobody
+    /// has touched yet is taken in such steps, and before each the free chunks that lie elsewhere
+    /// may come home: what they hold need not be touched anew.
+    pub(super) fn extend_reach(&mut self, size: usize) {
+        let step = (self.counters.system_bytes / 32).clamp(LEAST_STEP, POPULATE_MOST);
+        self.advanced += size + step;
+        self.reach = if self.owner == 0 {
+            self.top + size + step
+        } else {
+            usize::MAX
+        };
+    }
+
     /// Top is about to be handed out up to `to`: makes the pages for it resident, and a few more,
     /// for in a growing heap they are next, and one call costs less than a fault for each. A
     /// share of the heap, so that it hardly shows in its size; nothing for large chunks, which
@@ -401,6 +427,9 @@ impl<O: Os + 'static> Heap<O> {
             _ => {
                 let (first, last) = self.interior(self.top, end);
                 let (given, _) = self.discard_dirty(from.max(first), last);
+                if self.owner == 0 {
+                    self.reach = self.reach.min(from);
+                }
                 self.counters.returned_bytes += given as u64;
                 return given != 0;
             }

@@ -112,7 +112,8 @@ impl<O: Os + 'static> Heap<O> {
         self.fill_from_free(size, batch) || self.fill_from_grown(size, batch)
     }
 
-    /// As [`fill`](Heap::fill), from what the heap has; top does not grow.
+    /// As [`fill`](Heap::fill), from what the heap has: top does not grow, and is not handed out
+    /// beyond its [reach](Heap::extend_reach).
     pub fn fill_from_free(&mut self, size: usize, batch: &mut Batch) -> bool {
         debug_assert!(size >= MIN_CHUNK && size.is_multiple_of(crate::size::ALIGN));
         if size > MAX_CHUNK {
@@ -125,13 +126,21 @@ impl<O: Os + 'static> Heap<O> {
         got != 0
     }
 
-    /// The last rung of [`fill`](Heap::fill): top grows.
+    /// The last rung of [`fill`](Heap::fill): top reaches further, or grows.
     fn fill_from_grown(&mut self, size: usize, batch: &mut Batch) -> bool {
-        if size > MAX_CHUNK || !self.grow(size) {
+        if size > MAX_CHUNK {
             return false;
         }
+        let rung = if self.top_size >= size + MIN_CHUNK {
+            Rung::Top
+        } else if self.grow(size) {
+            Rung::Grown
+        } else {
+            return false;
+        };
+        self.extend_reach(size);
         let before = batch.count;
-        self.rung_top(size, batch, Rung::Grown);
+        self.rung_top(size, batch, rung);
         self.took((batch.count - before) * size);
         true
     }
@@ -350,18 +359,18 @@ impl<O: Os + 'static> Heap<O> {
     }
 
     fn rung_top(&mut self, size: usize, batch: &mut Batch, rung: Rung) -> bool {
-        if self.top_size < size + MIN_CHUNK {
+        let room = self.reach.saturating_sub(self.top);
+        if self.top_size < size + MIN_CHUNK || room < size {
             return false;
         }
+        let room = room.min(self.top_size - MIN_CHUNK);
         let top = self.chunk(self.top);
         if !top.is(State::Top) {
             abort(Misuse::CorruptHead {
                 address: top.payload(),
             });
         }
-        let pieces = batch
-            .missing()
-            .min((self.top_size - MIN_CHUNK).checked_div(size).unwrap_or(0));
+        let pieces = batch.missing().min(room.checked_div(size).unwrap_or(0));
         let start = self.top;
         let end = start + self.top_size;
         let prev_in_use = top.low().prev_in_use();

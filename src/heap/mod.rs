@@ -72,11 +72,17 @@ pub struct Heap<O: Os + 'static> {
     settings: &'static Settings,
     /// The number under which the extents know this heap; 0 is the main arena.
     owner: usize,
+    /// Whether the process has so many threads that most are idle.
+    is_crowded: bool,
     fast: [Stack; FAST_BINS],
     fast_bytes: usize,
     bins: Bins,
     top: usize,
     top_size: usize,
+    /// The address up to which top may be handed out before whoever holds free chunks is asked.
+    reach: usize,
+    /// Bytes by which that was extended lately.
+    advanced: usize,
     /// Whether the kernel can make pages resident ahead of need, as far as is known.
     can_populate: bool,
     /// The smallest size that top had since the last tick.
@@ -143,11 +149,14 @@ impl<O: Os + 'static> Heap<O> {
             keys,
             settings,
             owner,
+            is_crowded: false,
             fast: [Stack::EMPTY; FAST_BINS],
             fast_bytes: 0,
             bins: Bins::new(),
             top: 0,
             top_size: 0,
+            reach: 0,
+            advanced: 0,
             can_populate: true,
             top_low: 0,
             last_remainder: 0,
@@ -183,6 +192,11 @@ impl<O: Os + 'static> Heap<O> {
             },
             swing: Swing::new(),
         }
+    }
+
+    /// Tells whether the process has so many threads that most are idle.
+    pub const fn set_crowded(&mut self, is_crowded: bool) {
+        self.is_crowded = is_crowded;
     }
 
     /// The kernel that this heap asks for memory.

@@ -24,6 +24,9 @@ use crate::size::{MIN_CHUNK, align_down, align_up};
 
 /// The shortest tick, in freed bytes.
 const MIN_TICK: usize = 2 << 20;
+/// The same where most threads are idle, and perhaps will never free anything again, when a peak has
+/// passed.
+const MIN_TICK_OF_CROWD: usize = 256 << 10;
 /// Beyond its share a heap may keep as much as it had in use lately, within these bounds: what is
 /// small next to the machine is not worth a page fault,
 const MIN_DIRT: usize = 8 << 20;
@@ -34,6 +37,8 @@ const MAX_DIRT_OF_LARGE: usize = 32 << 20;
 /// or this is one heap of several,
 const MIN_DIRT_OF_MANY: usize = 1 << 20;
 const MAX_DIRT_OF_MANY: usize = 16 << 20;
+/// or there are many threads of which most are idle, and a peak has passed.
+const MIN_DIRT_OF_CROWD: usize = 256 << 10;
 /// Where the use is known to come back after a fall, as much is kept as lies between, up to this.
 const MAX_DIRT_OF_SWINGING: usize = 96 << 20;
 /// The share of the bytes in use that may stay dirty is `1/8 << reluctance`.
@@ -45,7 +50,16 @@ const MIN_TRIM: usize = 256 << 10;
 
 impl<O: Os + 'static> Heap<O> {
     fn tick_length(&self) -> usize {
-        (self.counters.used_bytes / 4).max(MIN_TICK)
+        let least = if self.is_crowded && self.has_fallen() {
+            MIN_TICK_OF_CROWD
+        } else {
+            MIN_TICK
+        };
+        (self.counters.used_bytes / 4).max(least)
+    }
+
+    fn has_fallen(&self) -> bool {
+        Swing::has_fallen(self.counters.used_bytes, self.regret.high)
     }
 
     pub(super) fn tick_if_due(&mut self) {
@@ -68,21 +82,23 @@ impl<O: Os + 'static> Heap<O> {
         self.regret.high = high;
         let has_fallen = Swing::has_fallen(used, high);
         self.swing.tick(used, high);
-        let swings = self.swing.is_known() && self.owner == 0 && high <= LARGE;
+        let swings = self.swing.is_known() && self.owner == 0 && !self.is_crowded && high <= LARGE;
         let peak_passed = has_fallen && !swings;
         let doublings = if has_fallen {
             0
         } else {
             self.regret.reluctance
         };
-        let most = if self.owner != 0 {
+        let most = if self.owner != 0 || self.is_crowded {
             MAX_DIRT_OF_MANY
         } else if high > LARGE {
             MAX_DIRT_OF_LARGE
         } else {
             MAX_DIRT
         };
-        let (least, most) = if self.owner == 0 {
+        let (least, most) = if self.is_crowded && peak_passed {
+            (MIN_DIRT_OF_CROWD, MIN_DIRT_OF_CROWD)
+        } else if self.owner == 0 {
             (MIN_DIRT, most)
         } else if used < high / 8 {
             // What swings comes back from the bottom, but not from nearly nothing.
@@ -103,13 +119,18 @@ impl<O: Os + 'static> Heap<O> {
             };
             share.max((held - used).min(most))
         };
+        // There may be no later tick for what came home just now.
+        let at_once = self.is_crowded && peak_passed;
+        if at_once {
+            self.top_low = self.top_size;
+        }
         let before = self.counters.returned_bytes;
         if !self.settings.is_set(Key::TrimThreshold) {
             self.trim_idle_top(keep);
         }
         self.top_low = self.top_size;
         if self.settings.get(Key::Purge) != 0 && self.counters.dirty_bytes > keep + keep / 4 {
-            self.purge(keep, true);
+            self.purge(keep, !at_once);
         }
         self.regret.purged = (self.counters.returned_bytes - before) as usize;
         self.epoch = (self.epoch + 1) & 0xff_ffff;
