@@ -126,7 +126,7 @@ fn a_window_shows_the_newest_memory_of_its_arena() {
         assert_eq!(window.holds(base + offset), held, "{offset}");
     }
     for bit in [48, 60, 63] {
-        assert!(!window.holds(base + 16 | 1 << bit), "bit {bit}");
+        assert!(!window.holds((base + 16) | (1 << bit)), "bit {bit}");
     }
     // Others' memory changes nothing.
     MAP.add(base + GRANULE, base + GRANULE + 4096, 8);
