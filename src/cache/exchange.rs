@@ -150,6 +150,8 @@ impl Cache {
         chunk: Chunk<'static, O::Region>,
         low: Low,
     ) {
+        let owner = shared.owner_of(chunk);
+        self.meet(shared.keys(), owner);
         let slot = &self.slots[class % SLOTS];
         let is_first = slot.capacity == 0;
         if slot.count() == 0 || slot.spare_count != 0 {
@@ -157,7 +159,7 @@ impl Cache {
         }
         // A new thread frees what its creator gave it on its way. If the thread kept that, it
         // would write to a line in which its creator goes on to allocate.
-        if is_first && class_size(class) < LINE && shared.owner_of(chunk) != self.arena {
+        if is_first && class_size(class) < LINE && owner != self.arena {
             let mut stack = Stack::EMPTY;
             stack.push(chunk, low, State::Cached);
             self.net[class % SLOTS] -= 1;

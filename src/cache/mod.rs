@@ -27,7 +27,7 @@ pub use slot::{Thread, on_thread_exit, set_exit_hook};
 
 use crate::arena::Magazine;
 use crate::chunk::{Chunk, Keys, Low, Stack};
-use crate::os::{Region, Window};
+use crate::os::{OWNERS, Region, Window};
 use crate::report::{Misuse, abort};
 use crate::size::{CLASSES, SMALL_CLASSES, class_of, class_size};
 
@@ -48,6 +48,12 @@ struct Slot {
     capacity: u16,
     spare_count: u16,
 }
+
+/// After a chunk of another arena so many of its own are met before a thread's window counts.
+const STRANGERS: u32 = 8;
+/// The number of no arena: its window holds nothing.
+const NOBODY: usize = OWNERS - 1;
+const _: () = assert!(NOBODY >= crate::arena::MAX_ARENAS);
 
 const ONE_POP: u64 = 1 << 16;
 /// All pops that the counter can count.
@@ -98,6 +104,8 @@ pub struct Cache {
     /// has a thread.
     home: *const Window,
     spares: [Stack; SLOTS],
+    /// So many chunks of its own arena in a row until the thread has a window again.
+    strangers: u32,
     /// Chunks that came in from below minus those that went back, per class.
     net: [i64; SLOTS],
     /// Pops before those that `counts` counts, minus what that started from.
@@ -151,6 +159,7 @@ impl Cache {
         Cache {
             slots: [const { Slot::EMPTY }; SLOTS],
             home: core::ptr::null(),
+            strangers: 0,
             spares: [Stack::EMPTY; SLOTS],
             net: [0; SLOTS],
             earlier: [0; SLOTS],
@@ -233,6 +242,22 @@ impl Cache {
     fn move_to<R: Region>(&mut self, keys: &Keys<R>, arena: usize) {
         self.arena = arena;
         self.home = keys.extents.window(arena);
+        self.strangers = 0;
+    }
+
+    /// Looks at the arena that owns a chunk that did not fit in. While chunks of other arenas are
+    /// among those that the thread frees, none is looked for in the window: a jump that goes now
+    /// here, now there costs more than what the window saves.
+    fn meet<R: Region>(&mut self, keys: &Keys<R>, owner: usize) {
+        if owner != self.arena {
+            self.strangers = STRANGERS;
+            self.home = keys.extents.window(NOBODY);
+        } else if self.strangers != 0 {
+            self.strangers -= 1;
+            if self.strangers == 0 {
+                self.home = keys.extents.window(owner);
+            }
+        }
     }
 
     /// Pops a chunk of a class and marks it used; 0 if the main stack is empty. Also whether a

@@ -143,25 +143,27 @@ static void uaf_medium_bk(void) { write_after_free(900, 1, 0x4141414141414141, 1
 static void uaf_large_fd(void) { write_after_free(70000, 0, 0x4141414141414141, 128); }
 static void uaf_large_bk(void) { write_after_free(70000, 1, 0x4141414141414141, 128); }
 
-/* nextsize links: chunks of different sizes in one large bin. */
+/* nextsize links: chunks of different sizes in one large bin, too large for the depot. */
+static size_t of_one_bin(int i) { return 270000 + 8192 * (size_t)i; }
 static void uaf_nextsize(int word)
 {
-    size_t *p[40];
-    for (int i = 0; i < 40; i++) {
-        p[i] = fresh(70000 + 16 * i);
+    size_t *p[28];
+    mallopt(M_MMAP_THRESHOLD, 16 << 20);
+    for (int i = 0; i < 28; i++) {
+        p[i] = fresh(of_one_bin(i));
         malloc(100000 + i);
     }
-    for (int i = 0; i < 40; i += 2)
+    for (int i = 0; i < 28; i += 2)
         free(p[i]);
-    free(malloc(120000));
+    free(malloc(1000000));
     tell(p[20]);
     p[20][word] = 0x4141414141414141;
-    for (int i = 0; i < 40; i++)
-        malloc(70000 + 16 * (39 - i));
-    for (int i = 1; i < 40; i += 2)
+    for (int i = 0; i < 28; i++)
+        malloc(of_one_bin(27 - i));
+    for (int i = 1; i < 28; i += 2)
         free(p[i]);
-    for (int i = 0; i < 40; i++)
-        malloc(70000 + 16 * i);
+    for (int i = 0; i < 28; i++)
+        malloc(of_one_bin(i));
 }
 static void uaf_fd_nextsize(void) { uaf_nextsize(2); }
 static void uaf_bk_nextsize(void) { uaf_nextsize(3); }
