@@ -36,9 +36,8 @@
 //!
 //! # A free comes back
 //!
-//! 1. Is the pointer aligned, and does it lie in heap memory? That is asked before any head is
-//!    read: first the [window](os::Window) of the thread's arena, one range, then
-//!    [`os::Extents`]. (Guard mode's pool lies outside, so it costs nothing.)
+//! 1. [`os::Extents`] says whether the pointer is aligned and lies in heap memory: one load and a
+//!    compare, before any head is read. (Guard mode's pool lies outside, so it costs nothing.)
 //! 2. The chunk's tag, keyed over address, size and state, must say *used*. Anything else
 //!    ends in one line that names the misuse ([`report`]).
 //! 3. The chunk is pushed on the thread's magazine. A full one becomes the spare, the old spare

@@ -482,11 +482,6 @@ const CASES: &[(Invariant, &str, Break)] = &[
         let segment = bed.heap.segments()[0];
         bed.ground.keys().extents.cut(chunk.addr(), segment.end);
     }),
-    (Invariant::Extents, "a window on memory of nobody", |bed| {
-        bed.get(24);
-        let end = bed.heap.segments()[0].end;
-        bed.ground.keys().extents.add(end + 4096, end + 8192, 0);
-    }),
     (
         Invariant::Extents,
         "memory that the map gives to another heap",

@@ -110,41 +110,6 @@ fn memory_above_what_is_cut_off_stays_held() {
 }
 
 #[test]
-fn a_window_shows_the_newest_memory_of_its_arena() {
-    let base = 600 * GRANULE;
-    let window = MAP.window(7);
-    assert!(!window.holds(base) && !window.holds(0));
-    MAP.add(base + 16, base + 4096, 7);
-    MAP.add(base + 4096, base + 8192, 7);
-    for (offset, held) in [
-        (0, false),
-        (16, true),
-        (24, false),
-        (8176, true),
-        (8192, false),
-    ] {
-        assert_eq!(window.holds(base + offset), held, "{offset}");
-    }
-    for bit in [48, 60, 63] {
-        assert!(!window.holds((base + 16) | (1 << bit)), "bit {bit}");
-    }
-    // Others' memory changes nothing.
-    MAP.add(base + GRANULE, base + GRANULE + 4096, 8);
-    MAP.cut(base + GRANULE, base + GRANULE + 4096);
-    assert_eq!(window.range(), (base + 16, base + 8192));
-    // What does not border on it takes its place; the map holds both.
-    MAP.add(base + 65536, base + 69632, 7);
-    assert_eq!(window.range(), (base + 65536, base + 69632));
-    assert!(MAP.holds(base + 16));
-    MAP.cut(base + 4096, base + 8192);
-    assert_eq!(window.range(), (base + 65536, base + 69632));
-    MAP.cut(base + 66560, base + 69632);
-    assert_eq!(window.range(), (base + 65536, base + 66560));
-    MAP.cut(base + 65536, base + 66560);
-    assert!(!window.holds(base + 65536));
-}
-
-#[test]
 fn a_page_vector_moves_to_pages_and_survives_refusals() {
     let os = Ledger::new(Flaky::new(Host::new(Plan::SMALL)));
     let mut vector: PageVec<u64, 4> = PageVec::new(0);

@@ -162,7 +162,7 @@ impl Cache {
         let size = class_size(class);
         self.reach(shared, class);
         if shared.is_abandoned(self.arena) {
-            self.move_to(shared.keys(), shared.choose());
+            self.arena = shared.choose();
         }
         let slot = &self.slots[class % SLOTS];
         let room = slot.capacity.saturating_sub(slot.count());

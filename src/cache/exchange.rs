@@ -83,7 +83,7 @@ impl Cache {
         }
         self.reach(shared, class);
         if shared.is_abandoned(self.arena) {
-            self.move_to(shared.keys(), shared.choose());
+            self.arena = shared.choose();
         }
         let slot = &self.slots[class % SLOTS];
         // What is carved ahead is touched: of a class that serves few requests, few.
@@ -150,8 +150,6 @@ impl Cache {
         chunk: Chunk<'static, O::Region>,
         low: Low,
     ) {
-        let owner = shared.owner_of(chunk);
-        self.meet(shared.keys(), owner);
         let slot = &self.slots[class % SLOTS];
         let is_first = slot.capacity == 0;
         if slot.count() == 0 || slot.spare_count != 0 {
@@ -159,7 +157,7 @@ impl Cache {
         }
         // A new thread frees what its creator gave it on its way. If the thread kept that, it
         // would write to a line in which its creator goes on to allocate.
-        if is_first && class_size(class) < LINE && owner != self.arena {
+        if is_first && class_size(class) < LINE && shared.owner_of(chunk) != self.arena {
             let mut stack = Stack::EMPTY;
             stack.push(chunk, low, State::Cached);
             self.net[class % SLOTS] -= 1;

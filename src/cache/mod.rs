@@ -27,7 +27,7 @@ pub use slot::{Thread, on_thread_exit, set_exit_hook};
 
 use crate::arena::Magazine;
 use crate::chunk::{Chunk, Keys, Low, Stack};
-use crate::os::{OWNERS, Region, Window};
+use crate::os::Region;
 use crate::report::{Misuse, abort};
 use crate::size::{CLASSES, SMALL_CLASSES, class_of, class_size};
 
@@ -48,12 +48,6 @@ struct Slot {
     capacity: u16,
     spare_count: u16,
 }
-
-/// After a chunk of another arena so many of its own are met before a thread's window counts.
-const STRANGERS: u32 = 8;
-/// The number of no arena: its window holds nothing.
-const NOBODY: usize = OWNERS - 1;
-const _: () = assert!(NOBODY >= crate::arena::MAX_ARENAS);
 
 const ONE_POP: u64 = 1 << 16;
 /// All pops that the counter can count.
@@ -100,12 +94,7 @@ impl Slot {
 #[repr(C, align(64))]
 pub struct Cache {
     slots: [Slot; SLOTS],
-    /// Where the chunks of the thread's arena lie, for the most part. Null only before the cache
-    /// has a thread.
-    home: *const Window,
     spares: [Stack; SLOTS],
-    /// So many chunks of its own arena in a row until the thread has a window again.
-    strangers: u32,
     /// Chunks that came in from below minus those that went back, per class.
     net: [i64; SLOTS],
     /// Pops before those that `counts` counts, minus what that started from.
@@ -158,8 +147,6 @@ impl Cache {
     pub const fn new() -> Cache {
         Cache {
             slots: [const { Slot::EMPTY }; SLOTS],
-            home: core::ptr::null(),
-            strangers: 0,
             spares: [Stack::EMPTY; SLOTS],
             net: [0; SLOTS],
             earlier: [0; SLOTS],
@@ -194,15 +181,6 @@ impl Cache {
         cache
     }
 
-    /// Gives a direct cache a window, before the first thread points to it.
-    ///
-    /// # Safety
-    /// Nobody uses the cache yet.
-    pub unsafe fn overlook(cache: *mut Cache, window: &'static Window) {
-        // SAFETY: the caller's promise.
-        unsafe { (*cache).home = window }
-    }
-
     /// Whether every call is to go to the arena, and the arena's number.
     ///
     /// # Safety
@@ -227,7 +205,7 @@ impl Cache {
 
     /// Gets ready to serve a thread of this arena.
     fn prepare<R: Region>(&mut self, keys: &Keys<R>, arena: usize, direct: bool) {
-        self.move_to(keys, arena);
+        self.arena = arena;
         self.direct = direct;
         self.thread = 0;
         self.odd = 0;
@@ -235,28 +213,6 @@ impl Cache {
         self.budget = 0;
         for (class, slot) in self.slots.iter_mut().enumerate().skip(2) {
             slot.keyed = keys.secret.keyed(Low::of(class_size(class)));
-        }
-    }
-
-    /// From now on the thread uses this arena.
-    fn move_to<R: Region>(&mut self, keys: &Keys<R>, arena: usize) {
-        self.arena = arena;
-        self.home = keys.extents.window(arena);
-        self.strangers = 0;
-    }
-
-    /// Looks at the arena that owns a chunk that did not fit in. While chunks of other arenas are
-    /// among those that the thread frees, none is looked for in the window: a jump that goes now
-    /// here, now there costs more than what the window saves.
-    fn meet<R: Region>(&mut self, keys: &Keys<R>, owner: usize) {
-        if owner != self.arena {
-            self.strangers = STRANGERS;
-            self.home = keys.extents.window(NOBODY);
-        } else if self.strangers != 0 {
-            self.strangers -= 1;
-            if self.strangers == 0 {
-                self.home = keys.extents.window(owner);
-            }
         }
     }
 
@@ -295,45 +251,6 @@ impl Cache {
             (*slot).counts = counts;
             (payload, due)
         }
-    }
-
-    /// The hit of a free: verifies that this is the payload of a chunk in use of the thread's arena
-    /// and of a small class, and pushes it. `false` if not, or if the class is full: nothing was
-    /// changed then.
-    ///
-    /// # Safety
-    /// `cache` is the calling thread's cache or a direct one. If there is such a chunk, the caller
-    /// owns it.
-    #[inline(always)]
-    #[must_use]
-    pub unsafe fn take_back<R: Region>(
-        cache: *mut Cache,
-        keys: &'static Keys<R>,
-        payload: usize,
-    ) -> bool {
-        // SAFETY: the caller's promise; every cache that a thread has knows a window. A direct
-        // cache has no capacity and is therefore only read.
-        unsafe {
-            if !(*(*cache).home).holds(payload) {
-                return false;
-            }
-            // SAFETY (chunk): the address is aligned and lies in heap memory.
-            let chunk = keys.chunk(payload - crate::size::HEADER);
-            let class = chunk.low().units();
-            if class >= SMALL_CLASSES {
-                return false;
-            }
-            let slot = (&raw mut (*cache).slots).cast::<Slot>().add(class);
-            // The tag is computed for this class's size, so it proves the class as well.
-            let (used, cached) = chunk.user_tags((*slot).keyed);
-            if chunk.tag() != used || (*slot).count() >= (*slot).capacity {
-                return false;
-            }
-            chunk.seal_on(cached, (*slot).main.top());
-            (*slot).main = Stack::from_top(payload);
-            (*slot).counts += 1;
-        }
-        true
     }
 
     /// Pushes a chunk that was verified as used, whose keyed size and cached tag are

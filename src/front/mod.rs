@@ -107,21 +107,6 @@ pub fn cached_unless_due(size: usize) -> *mut u8 {
 /// If `p` is a block in use, the caller owns it and does not use it again.
 #[inline(always)]
 pub unsafe fn free(p: *mut u8, size: usize, align: usize) {
-    let cache = Thread::cache();
-    // SAFETY: the thread's own pointer, not null; the caller's contract.
-    if !cache.is_null() && unsafe { Cache::take_back(cache, &KEYS, p.addr()) } {
-        return;
-    }
-    // SAFETY: the same contract.
-    unsafe { free_further(p, size, align) };
-}
-
-/// As [`free`], for blocks that are not small, or not of the thread's arena.
-///
-/// # Safety
-/// As for [`free`].
-#[inline(never)]
-unsafe fn free_further(p: *mut u8, size: usize, align: usize) {
     let addr = p.addr();
     if EXTENTS.holds(addr) {
         // SAFETY: the address is aligned and lies in heap memory.

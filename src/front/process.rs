@@ -186,8 +186,6 @@ fn start(source: Source, guard: u32) {
         unsafe { libc::pthread_atfork(None, None, Some(forked)) };
     }
     set_exit_hook(thread_ends);
-    // SAFETY: no thread has ended yet.
-    unsafe { Cache::overlook(ENDED.0.get(), EXTENTS.window(0)) };
     STARTED.store(YES, Ordering::Release);
 }
 

@@ -23,8 +23,7 @@
 //!   zero is zero. (Where the record had no memory: `Unknown`.)
 //! - **I11** The counters agree with a walk: bytes used, bytes of free chunks, dirty bytes, bytes
 //!   from the system.
-//! - **I12** Every segment lies in the map of extents under the heap's own number; the window of
-//!   that number lies in a segment.
+//! - **I12** Every segment lies in the map of extents under the heap's own number.
 
 mod account;
 mod aligned;

@@ -4,8 +4,8 @@
 //! heap memory and the number of the arena that owns it. A lookup is one load and a compare;
 //! writers publish single words, so that every moment (a fork, say) is a valid one.
 
-use crate::size::{ALIGN, align_down, align_up};
-use crate::sync::overlay::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use crate::size::{align_down, align_up};
+use crate::sync::overlay::{AtomicU8, AtomicU32, Ordering};
 
 // Miri hands out low addresses and pays for every byte of a table: there both are small.
 const SHIFT: u32 = if usize::BITS == 64 && !cfg!(miri) {
@@ -33,70 +33,9 @@ struct Granule {
     len: AtomicU32,
 }
 
-/// The range of an arena that is asked for first when a block comes back: one of its ranges of heap
-/// memory, which [`Extents`] holds too.
-///
-/// The start changes only while the length is 0, and then a reader may see the old start with the
-/// new length: of a pointer that is a block's both answers are right, for no range ever excludes
-/// what it included before, but by being cut.
-#[derive(Debug)]
-pub struct Window {
-    start: AtomicUsize,
-    /// The length in units of 16 bytes.
-    units: AtomicUsize,
-}
-
-impl Window {
-    /// A window that holds nothing.
-    const fn new() -> Window {
-        Window {
-            start: AtomicUsize::new(0),
-            units: AtomicUsize::new(0),
-        }
-    }
-
-    /// Whether `p` is 16-byte aligned and lies in the window.
-    #[inline(always)]
-    #[must_use]
-    pub fn holds(&self, p: usize) -> bool {
-        // Rotation puts the alignment bits on top: a misaligned pointer is beyond every length.
-        let offset = p.wrapping_sub(self.start.load(Ordering::Relaxed));
-        offset.rotate_right(4) < self.units.load(Ordering::Relaxed)
-    }
-
-    /// From where to where it reaches.
-    #[must_use]
-    pub fn range(&self) -> (usize, usize) {
-        let start = self.start.load(Ordering::Relaxed);
-        (start, start + self.units.load(Ordering::Relaxed) * ALIGN)
-    }
-
-    /// `start..end` is new: the window grows by it, or goes there if it does not border on it, for
-    /// what is allocated next lies there.
-    fn show(&self, start: usize, end: usize) {
-        let (from, to) = self.range();
-        if to != start || from == to {
-            self.units.store(0, Ordering::Release);
-            self.start.store(start, Ordering::Release);
-        }
-        let from = self.start.load(Ordering::Relaxed);
-        self.units.store((end - from) / ALIGN, Ordering::Release);
-    }
-
-    /// What lies at `start` and above it is given up.
-    fn hide_from(&self, start: usize) {
-        let (from, to) = self.range();
-        if from <= start && start < to {
-            self.units.store((start - from) / ALIGN, Ordering::Release);
-        }
-    }
-}
-
 /// The map. 18 MiB of zero pages on x86-64, of which a program touches one or two.
 #[derive(Debug)]
-#[repr(C)] // Windows first: the main arena's then lies in a page that other statics use.
 pub struct Extents {
-    windows: [Window; OWNERS],
     granules: [Granule; COUNT],
     owners: [AtomicU8; COUNT],
 }
@@ -114,7 +53,6 @@ impl Extents {
                 }
             }; COUNT],
             owners: [const { AtomicU8::new(0) }; COUNT],
-            windows: [const { Window::new() }; OWNERS],
         }
     }
 
@@ -139,12 +77,6 @@ impl Extents {
         self.owners
             .get(p >> SHIFT)
             .map_or(0, |o| usize::from(o.load(Ordering::Relaxed)))
-    }
-
-    /// The window of an arena (below [`OWNERS`]).
-    #[must_use]
-    pub fn window(&self, owner: usize) -> &Window {
-        &self.windows[owner % OWNERS]
     }
 
     /// Adds `start..end` as memory of arena `owner` (below [`OWNERS`]). The caller is the
@@ -180,13 +112,11 @@ impl Extents {
                 granule.start.store(new_from as u32, Ordering::Release);
             }
         });
-        self.window(owner).show(start, end);
     }
 
     /// Takes away `start..end`. Where memory of the same granule lies above it, what is taken
     /// away stays between the two and is still held: the map knows one range per granule.
     pub fn cut(&self, start: usize, end: usize) {
-        self.window(self.owner(start)).hide_from(start);
         self.each(start, end, |index, from, to| {
             let granule = &self.granules[index];
             let low = granule.start.load(Ordering::Relaxed) as usize & (GRANULE - 1);

@@ -45,7 +45,7 @@ pub use alternate::{Alternates, map as alternate_stack, top as alternate_top};
 pub use audit::{Audit, Contradiction, Finding, audit};
 pub use caller::Caller;
 pub(crate) use caller::with_caller;
-pub use extents::{Extents, GRANULE, OWNERS, Window};
+pub use extents::{Extents, GRANULE, OWNERS};
 pub use flaky::Flaky;
 pub use ground::{Ground, Survey, Surveyor, survey};
 pub use kernel::{CALLS, Kernel};
