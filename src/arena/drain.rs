@@ -6,6 +6,9 @@ use crate::size::{DEPOT_CLASSES, class_of, class_size};
 
 /// The depot is not drained for less than this many bytes.
 const LEAST_DRAIN: usize = 64 << 10;
+/// With several threads for less than this many: what one does not need now another may, and each
+/// has phases of its own.
+const LEAST_DRAIN_OF_MANY: usize = 1 << 20;
 /// At most about this many bytes go home at once, so that no call takes long.
 const DRAIN_STEP: usize = 16 << 20;
 /// For a request of this many bytes it is not drained as long as it holds less than a quarter of
@@ -34,7 +37,12 @@ impl<O: Os + Copy + 'static> Shared<O> {
             }
             Drain::Idle | Drain::All => {
                 let part = if size < HARDLY_MADE { 16 } else { 4 };
-                self.depot.bytes_about() > (heap / part).max(LEAST_DRAIN)
+                let least = if self.threads() == 1 {
+                    LEAST_DRAIN
+                } else {
+                    LEAST_DRAIN_OF_MANY
+                };
+                self.depot.bytes_about() > (heap / part).max(least)
             }
         }
     }
