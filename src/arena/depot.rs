@@ -154,13 +154,17 @@ const MOST_REUSE: u16 = 256;
 /// beside what is done with such a chunk, and what lies idle are many bytes.
 const LIGHT: usize = 1040;
 
+/// About so many slots lie in one page.
+const SLOTS_IN_PAGE: usize = 64;
+
 /// A shelf reserves up to so many bytes at once, so that exchanges of different classes do not
 /// meet at the sum either,
 const MOST_RESERVED: usize = 16 << 10;
 /// and this part of the limit at most.
 const PART_RESERVED: usize = 1024;
 
-/// How many aisles there are: as many threads have one of their own, so that they neither wait for each other nor mix blocks whose cache lines both would write to.
+/// How many aisles there are: as many threads have one of their own, so that they neither wait for
+/// each other nor mix blocks whose cache lines both would write to.
 pub const AISLES: usize = if cfg!(loom) { 2 } else { 8 };
 
 /// A shelf per class in every aisle.
@@ -198,6 +202,14 @@ impl Depot {
             users: core::array::from_fn(|_| AtomicU32::new(0)),
             reserved: AtomicUsize::new(0),
         }
+    }
+
+    /// Writes, and changes nothing: every miss reads close by, and of a library's data a read would
+    /// bring in the pages around it.
+    pub fn touch(&self) {
+        let _ = self
+            .reserved
+            .compare_exchange(0, 0, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// An aisle for a thread: of those that the fewest threads have the one that it wishes, or the
@@ -274,6 +286,13 @@ impl Depot {
         let bit = 1 << (aisle % AISLES);
         if self.used.load(Ordering::Relaxed) & bit == 0 {
             self.used.fetch_or(bit, Ordering::SeqCst);
+            // By a write, as in `touch`: each page of the aisle.
+            let each = self.aisles[aisle % AISLES].iter().enumerate();
+            for (_, slot) in each.filter(|(n, _)| n % SLOTS_IN_PAGE == 0 || n + 1 == SLOTS) {
+                let _ = slot
+                    .spare
+                    .compare_exchange(0, 0, Ordering::Relaxed, Ordering::Relaxed);
+            }
         }
         let slot = &self.aisles[aisle % AISLES][class % SLOTS];
         let mut shelf = slot.shelf.lock();

@@ -155,6 +155,7 @@ impl<O: Os + Copy + 'static> Shared<O> {
     pub fn start(&self, growth: Growth, page: usize) -> bool {
         self.arenas.first().heap.lock().set_growth(growth);
         self.maps.touch();
+        self.depot.touch();
         self.fork.watch(&self.os, page).is_ok()
     }
 
