@@ -37,10 +37,10 @@ impl<O: Os + Copy + 'static> Shared<O> {
             }
             Drain::Idle | Drain::All => {
                 let part = if size < HARDLY_MADE { 16 } else { 4 };
-                let least = if self.threads() == 1 {
-                    LEAST_DRAIN
-                } else {
+                let least = if self.threads() > 1 {
                     LEAST_DRAIN_OF_MANY
+                } else {
+                    LEAST_DRAIN
                 };
                 self.depot.bytes_about() > (heap / part).max(least)
             }
