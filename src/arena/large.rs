@@ -65,7 +65,11 @@ impl<O: Os + Copy + 'static> Shared<O> {
         };
         let before = heap.ticks();
         let mut done = heap.resize(chunk, size);
-        if !done && let Some(behind) = heap.waits_behind(chunk).filter(|&size| is_large(size)) {
+        let most = class_size(CLASSES - 1);
+        if !done
+            && let Some(behind) = heap.waits_behind(chunk, most)
+            && behind <= DEPOT_CHUNK
+        {
             drop(heap);
             self.drain_class(class_of(behind));
             heap = match self.lock(owner) {
@@ -89,9 +93,4 @@ impl<O: Os + Copy + 'static> Shared<O> {
         }
         self.depot.settle(class);
     }
-}
-
-/// Whether only the depot takes a chunk of this size.
-fn is_large(size: usize) -> bool {
-    size > class_size(CLASSES - 1) && size <= DEPOT_CHUNK
 }

@@ -75,10 +75,13 @@ impl<O: Os + 'static> Heap<O> {
         true
     }
 
-    /// The size of the chunk behind a used one, if that waits in a cache or in the depot.
-    pub fn waits_behind(&self, chunk: Chunk<'static, O::Region>) -> Option<usize> {
+    /// The size of the chunk behind a used one, if that has more than `least` bytes and waits in the
+    /// depot.
+    pub fn waits_behind(&self, chunk: Chunk<'static, O::Region>, least: usize) -> Option<usize> {
         let after = self.after(chunk, chunk.size());
-        after.is(State::Cached).then(|| after.size())
+        // First the size: top and fenceposts say 0, and behind a fencepost memory may end.
+        let size = after.size();
+        (size > least && after.is(State::Cached)).then_some(size)
     }
 
     /// Writes a used chunk's head for another size.

@@ -462,9 +462,10 @@ mod side_by_side {
                         system.write(last, 9),
                         system.read(last),
                     );
+                    // What lies there afterwards is not asked: another test's thread may have got
+                    // the place by then.
                     if !inside {
                         system.munmap(at, call.len);
-                        assert_eq!(system.rights(at), "");
                     }
                     told
                 }
