@@ -20,11 +20,8 @@ const SHARE_OF_MANY: usize = 2;
 const LEAST: usize = 2 << 20;
 /// half of it if there are more threads than this.
 const FEW_THREADS: usize = 4;
-/// So many threads may each aim at the most; twice as many at half of that together, for more of
-/// them will be idle, down to
-const FULL_THREADS: usize = 8;
-/// this many bytes together.
-const LEAST_TOGETHER: usize = 8 << 20;
+/// They aim at no more than this together: of many threads most are idle.
+const MOST: usize = 32 << 20;
 /// No thread aims at more than this; each may have `FENCEPOST_CACHE_BYTES` in any case.
 const MAX_BUDGET: usize = 4 << 20;
 /// A class that has so many times what another asks for gives up half.
@@ -177,15 +174,8 @@ pub(super) fn budget<O: Os + Copy + 'static>(shared: &Shared<O>) -> usize {
     } else {
         LEAST / 2
     };
-    let common = (shared.outside() / share).clamp(least, most_together(threads));
+    let common = (shared.outside() / share).clamp(least, MOST);
     (common / threads).min(MAX_BUDGET).max(each)
-}
-
-/// What the caches of so many threads aim at together at most.
-fn most_together(threads: usize) -> usize {
-    let full = MAX_BUDGET * FULL_THREADS;
-    let shrunk = full.checked_div(threads.div_ceil(FULL_THREADS));
-    shrunk.unwrap_or(full).max(LEAST_TOGETHER)
 }
 
 /// The capacity that a class begins with.
