@@ -113,7 +113,7 @@ impl<O: Os + 'static> Heap<O> {
     }
 
     /// As [`fill`](Heap::fill), from what the heap has: top does not grow, and is not handed out
-    /// beyond its [reach](Heap::extend_reach).
+    /// beyond its reach.
     pub fn fill_from_free(&mut self, size: usize, batch: &mut Batch) -> bool {
         debug_assert!(size >= MIN_CHUNK && size.is_multiple_of(crate::size::ALIGN));
         if size > MAX_CHUNK {
