@@ -12,7 +12,7 @@ const PART_OF_SMALL: usize = 4;
 const NEAR: usize = 2;
 
 impl<O: Os + Copy + 'static> Shared<O> {
-    /// Takes a chunk of at least `size` bytes out of the depot: from the aisle of arena `number`
+    /// Takes a chunk of at least `size` bytes out of the depot: from the aisle of this `number`
     /// if there is one. The caller marks it anew.
     pub fn take_large(&self, number: usize, size: usize) -> Option<Chunk<'static, O::Region>> {
         if size > DEPOT_CHUNK || self.depot.bytes_about() == 0 {

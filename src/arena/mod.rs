@@ -42,13 +42,13 @@ const ARENAS_PER_CPU: usize = 2;
 const LEAST_DEPOT: usize = 4 << 20;
 /// and this many when most of what was in use lately has been freed,
 const DEPOT_AFTER_PEAK: usize = 64 << 10;
-/// this many where most threads are idle besides,
-const DEPOT_OF_CROWD: usize = 1 << 20;
-/// unless that was no more than this.
+/// unless that was no more than this
 const SMALL_PROGRAM: usize = 32 << 20;
-/// or unless what was in use is known to come back, and was no more than this:
+/// (then this many if most threads are idle),
+const DEPOT_OF_CROWD: usize = 1 << 20;
+/// or unless what was in use is known to come back and was no more than this:
 const SWINGING: usize = 256 << 20;
-/// then the depot may hold this many bytes.
+/// then this many.
 const DEPOT_OF_SWINGING: usize = 32 << 20;
 /// In a large heap it may hold this part of what was in use lately, more than the tunable says
 /// unless that was set: the blocks of a program that frees at random come back to it.
