@@ -21,7 +21,7 @@ const LARGE: usize = class_of(8 << 10);
 /// When so great a part of what was in use lately has passed through the depot,
 const PART_PASSED: usize = 2;
 /// and no less than this many bytes, what lay there throughout is idle.
-const LEAST_PASSED: usize = 4 << 20;
+const LEAST_PASSED: usize = 128 << 20;
 
 /// What the depot gives up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
