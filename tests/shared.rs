@@ -4,10 +4,10 @@
 use fencepost::arena::{Magazine, Shared};
 use fencepost::cache::Caches;
 use fencepost::chunk::{Chunk, Keys, Secret, State};
-use fencepost::config::Settings;
-use fencepost::heap::{Batch, Growth, Heap};
+use fencepost::config::{Key, Settings};
+use fencepost::heap::{Batch, Growth, Heap, Reserved};
 use fencepost::os::{Exposed, Extents, Flaky, Kernel, Ledger};
-use fencepost::size::{ALIGN, DEPOT_CHUNK, class_of, class_size, large_size};
+use fencepost::size::{ALIGN, DEPOT_CHUNK, MAX_CHUNK, class_of, class_size, large_size};
 
 /// A process's shared state of its own: tests run at the same time.
 macro_rules! shared {
@@ -197,6 +197,77 @@ fn a_program_whose_use_swings_keeps_its_depot() {
     assert_eq!(limits[2], 32 * MIB, "{limits:?}");
 }
 
+/// A crowd that has gone leaves nothing behind: what is left is a program like any other, also in
+/// a child of fork, where one thread is left.
+#[test]
+fn a_crowd_ends_when_its_threads_end() {
+    const MIB: usize = 1 << 20;
+    shared!(Kernel, Kernel::new());
+    SHARED.start(Growth::Segments, 0);
+    assert!(SETTINGS.set(Key::ArenaMax, 1), "a crowd is eight threads");
+    // All the time its use swings, and has just fallen: only a crowd is not to count on its return.
+    let mut live = Vec::new();
+    for _ in 0..3 {
+        while live.len() < 124 {
+            let mut batch = Batch::wanting(1);
+            assert!(SHARED.fill(0, MIB, &mut batch, || ()));
+            live.push(batch.stack());
+        }
+        while live.len() > 4 {
+            SHARED.release(live.pop().expect("more than four"));
+        }
+    }
+    let (calm, crowded) = (32 * MIB, 64 << 10);
+    let mut threads: Vec<usize> = (0..7).map(|_| SHARED.attach()).collect();
+    assert_eq!(SHARED.depot_limit(), calm);
+    threads.extend((0..10).map(|_| SHARED.attach()));
+    assert_eq!(SHARED.depot_limit(), crowded);
+    // One that comes and goes makes no difference.
+    while threads.len() > 7 {
+        SHARED.detach(threads.pop().expect("more than seven"));
+        assert_eq!(SHARED.depot_limit(), crowded, "{}", threads.len());
+    }
+    while let Some(arena) = threads.pop() {
+        SHARED.detach(arena);
+    }
+    assert_eq!(SHARED.depot_limit(), calm);
+    threads.extend((0..8).map(|_| SHARED.attach()));
+    assert_eq!(SHARED.depot_limit(), crowded);
+    SHARED.forked();
+    SHARED.enter();
+    assert_eq!((SHARED.threads(), SHARED.depot_limit()), (1, calm));
+}
+
+/// Free blocks that become a chunk as large as a head can tell of, and a bit: that is not one.
+#[cfg(target_pointer_width = "64")]
+#[test]
+fn a_block_grows_no_larger_than_a_head_can_tell() {
+    shared!(Kernel, Kernel::new());
+    static SWITCHES: Settings = Settings::new();
+    assert!(SWITCHES.set(Key::Purge, 0));
+    let region = Reserved::up_to(&KERNEL, 2 * MAX_CHUNK, 2 * MAX_CHUNK).expect("addresses");
+    let growth = Growth::Region(region);
+    let mut heap: Heap<&'static Kernel> = Heap::new(&KERNEL, &KEYS, &SWITCHES, 0, growth);
+    let _ = &SHARED;
+    let half = (MAX_CHUNK + ALIGN) / 2;
+    let [low, high, _wall] = [half, half, 4096].map(|size| {
+        let mut batch = Batch::wanting(1);
+        assert!(heap.fill(size, &mut batch), "untouched memory");
+        let chunk = batch.pop(&KEYS).expect("one was there");
+        chunk.mark(chunk.low(), State::Used);
+        chunk
+    });
+    high.mark(high.low(), State::Cached);
+    heap.free(high);
+    assert!(
+        !heap.resize(low, MAX_CHUNK),
+        "sixteen bytes would stick to it"
+    );
+    assert!(heap.resize(low, MAX_CHUNK - ALIGN));
+    assert_eq!(low.size(), MAX_CHUNK - ALIGN);
+    heap.check().expect("a sound heap");
+}
+
 /// Bytes that come home because blocks shrink where they are let ticks pass like any others: what
 /// nobody needs leaves the depot.
 #[test]
@@ -275,4 +346,47 @@ fn a_thread_without_memory_gets_what_others_put_aside() {
     assert_ne!(cache.refill(&SHARED, class), 0);
     assert_ne!(cache.refill(&SHARED, class), 0);
     assert_eq!(cache.refill(&SHARED, class), 0);
+}
+
+/// What lies in the depot is worth keeping only as long as there is other memory: blocks of another
+/// size become one that is asked for.
+#[test]
+fn a_request_without_memory_gets_what_lies_in_the_depot() {
+    shared!(Flaky<Kernel>, Flaky::new(Kernel::new()));
+    SHARED.start(Growth::Segments, 0);
+    let class = class_of(1040);
+    let (mut magazines, mut bytes) = (Vec::new(), 0);
+    while bytes < 512 << 10 {
+        let mut batch = Batch::wanting(15);
+        assert!(SHARED.fill(0, class_size(class), &mut batch, || ()));
+        bytes += batch.count() * class_size(class);
+        magazines.push(Magazine {
+            stack: batch.stack(),
+            count: batch.count(),
+        });
+    }
+    // In a heap of this size they are too few to be asked for.
+    let mut large = Batch::wanting(1);
+    assert!(SHARED.fill(0, 8 << 20, &mut large, || ()));
+    for magazine in magazines {
+        let back = SHARED.depot.put(&KEYS, 0, class, magazine, usize::MAX);
+        assert_eq!(back, None);
+    }
+    KERNEL.refuse(0, u64::MAX);
+    // More than any heap has is no reason to give it up.
+    let mut batch = Batch::wanting(1);
+    assert!(!SHARED.fill(0, 1 << 30, &mut batch, || ()));
+    assert_eq!(SHARED.depot.bytes(), bytes);
+    let mut rests = 0;
+    let mut served = 0;
+    loop {
+        let mut batch = Batch::wanting(1);
+        let before = SHARED.depot.bytes();
+        if !SHARED.fill(0, 300 << 10, &mut batch, || rests += 1) {
+            break;
+        }
+        served += usize::from(SHARED.depot.bytes() != before);
+    }
+    assert_eq!((SHARED.depot.bytes(), served), (0, 1));
+    assert!(rests >= 2, "caches were asked");
 }

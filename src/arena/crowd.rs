@@ -10,18 +10,35 @@ const CROWD: usize = 4;
 impl<O: Os + Copy + 'static> Shared<O> {
     /// Tells the heaps when most threads begin to be idle, or no longer are.
     pub(super) fn look_at_crowd(&self) {
+        let was_crowded = self.is_crowded();
         let threads = self.threads();
+        // It ends somewhat below: a thread that comes and goes does not begin and end it each time.
+        let threads = threads + if was_crowded { threads / 3 } else { 0 };
         // How many processors there are is not asked for a few threads.
         let is_crowded = threads >= 2 * CROWD && threads >= self.arena_limit() * CROWD;
         let now = u32::from(is_crowded);
-        if self.crowded.load(Ordering::Relaxed) != now
-            && self.crowded.swap(now, Ordering::Relaxed) != now
-        {
+        if was_crowded != is_crowded && self.crowded.swap(now, Ordering::Relaxed) != now {
             for number in 0..self.arenas.numbers() {
                 if let Some(mut heap) = self.lock(number) {
-                    heap.set_crowded(is_crowded);
+                    // Another thread may have found otherwise by now.
+                    heap.set_crowded(self.is_crowded());
                 }
             }
         }
+    }
+
+    /// In a child process only one thread is left.
+    pub(super) fn end_crowd(&self) {
+        self.crowded.store(0, Ordering::Relaxed);
+        for (_, arena) in self.arenas.iter() {
+            if let Some(mut heap) = arena.heap.try_lock() {
+                heap.set_crowded(false);
+            }
+        }
+    }
+
+    /// Whether most threads are idle.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.crowded.load(Ordering::Relaxed) != 0
     }
 }

@@ -192,6 +192,7 @@ impl<O: Os + Copy + 'static> Shared<O> {
         self.arenas.after_fork(|arena| arena.heap.is_locked());
         self.depot.after_fork();
         self.maps.after_fork();
+        self.end_crowd();
         self.generation.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -294,6 +295,9 @@ impl<O: Os + Copy + 'static> Shared<O> {
     /// Ends a thread's use of its arena.
     pub fn detach(&self, number: usize) {
         self.arenas.detach(number);
+        if self.is_crowded() {
+            self.look_at_crowd();
+        }
     }
 
     #[cold]
@@ -362,6 +366,33 @@ impl<O: Os + Copy + 'static> Shared<O> {
         size: usize,
         mut serve: impl FnMut(&mut Heap<O>, bool) -> bool,
         mut rest: impl FnMut(),
+    ) -> bool {
+        if self.fill_from_any(number, size, &mut serve, &mut rest) {
+            return true;
+        }
+        // There is no more memory: what was put aside may be neighbours that make room together.
+        let has_room = |number| {
+            self.lock(number)
+                .is_some_and(|heap| heap.system_bytes() >= size)
+        };
+        if self.depot.bytes_about() == 0 || !(0..self.arenas.numbers()).any(has_room) {
+            return false;
+        }
+        // What the first call finds in use rests at the second.
+        rest();
+        rest();
+        self.drain_depot();
+        self.fill_from_any(number, size, &mut serve, &mut rest)
+    }
+
+    /// As [`fill_by`](Shared::fill_by), without giving up what is worth keeping while there is
+    /// memory.
+    fn fill_from_any(
+        &self,
+        number: usize,
+        size: usize,
+        serve: &mut impl FnMut(&mut Heap<O>, bool) -> bool,
+        rest: &mut impl FnMut(),
     ) -> bool {
         let numbers = self.arenas.numbers();
         'arenas: for turn in 0..=numbers {
@@ -541,7 +572,7 @@ impl<O: Os + Copy + 'static> Shared<O> {
         }
         let high = self.high.load(Ordering::Relaxed);
         let live = self.outside().saturating_sub(self.depot.bytes_about());
-        let is_crowded = self.crowded.load(Ordering::Relaxed) != 0;
+        let is_crowded = self.is_crowded();
         let limit = if high > SMALL_PROGRAM && Swing::has_fallen(live, high) {
             if high <= SWINGING && self.swing.is_known() && !is_crowded {
                 DEPOT_OF_SWINGING
