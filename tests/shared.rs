@@ -3,7 +3,7 @@
 
 use fencepost::arena::{Magazine, Shared};
 use fencepost::cache::Caches;
-use fencepost::chunk::{Chunk, Keys, Secret, State};
+use fencepost::chunk::{Chunk, Keys, Secret, Stack, State};
 use fencepost::config::{Key, Settings};
 use fencepost::heap::{Batch, Growth, Heap, Reserved};
 use fencepost::os::{Exposed, Extents, Flaky, Kernel, Ledger};
@@ -195,6 +195,70 @@ fn a_program_whose_use_swings_keeps_its_depot() {
     }
     assert_eq!(limits[0], 64 << 10, "{limits:?}");
     assert_eq!(limits[2], 32 * MIB, "{limits:?}");
+}
+
+/// What is kept of freed mappings makes up for what a heap takes, also when a block grows in place.
+#[test]
+fn a_block_that_grows_in_place_takes_the_place_of_kept_mappings() {
+    const MIB: usize = 1 << 20;
+    shared!(Ledger<Kernel>, Ledger::new(Kernel::new()));
+    let region = Reserved::up_to(&KERNEL, 256 * MIB, 256 * MIB).expect("addresses");
+    SHARED.start(Growth::Region(region), 0);
+    let mut batch = Batch::wanting(1);
+    assert!(SHARED.fill(0, MIB, &mut batch, || ()));
+    let block = batch.pop(&KEYS).expect("one was asked for");
+    block.mark(block.low(), State::Used);
+    for _ in 0..2 {
+        let mapped = SHARED
+            .maps
+            .allocate(SHARED.os(), &KEYS, 20 * MIB, ALIGN, true)
+            .expect("there is memory");
+        assert!(
+            SHARED
+                .maps
+                .free(SHARED.os(), &KEYS, &SETTINGS, mapped.payload)
+        );
+    }
+    assert!(SHARED.maps.kept_bytes() >= 20 * MIB);
+    assert!(SHARED.resize(block, 64 * MIB));
+    assert_eq!(SHARED.maps.kept_bytes(), 0);
+}
+
+/// The chunk behind a block that is to grow is looked for among so many of its class as go home at
+/// once.
+#[test]
+fn a_block_that_grows_in_place_leaves_a_large_depot() {
+    const MIB: usize = 1 << 20;
+    shared!(Kernel, Kernel::new());
+    SHARED.start(Growth::Segments, 0);
+    let size = class_size(class_of(200_000));
+    let chunks: Vec<Chunk<'static, Exposed>> = (0..40 * MIB / size)
+        .map(|_| {
+            let mut batch = Batch::wanting(1);
+            assert!(SHARED.fill(0, size, &mut batch, || ()));
+            let chunk = batch.pop(&KEYS).expect("one was asked for");
+            chunk.mark(chunk.low(), State::Used);
+            chunk
+        })
+        .collect();
+    let put = |chunk| {
+        let mut stack = Stack::EMPTY;
+        stack.push(chunk, chunk.low(), State::Cached);
+        let one = Magazine { stack, count: 1 };
+        let back = SHARED.depot.put(&KEYS, 0, class_of(size), one, usize::MAX);
+        assert_eq!(back, None);
+    };
+    // The block's neighbour is the last to be taken.
+    let (block, behind) = (chunks[0], chunks[1]);
+    assert_eq!(block.addr() + size, behind.addr());
+    chunks.iter().skip(1).for_each(|chunk| put(*chunk));
+    let before = SHARED.depot.bytes();
+    assert!(!SHARED.resize(block, 2 * size));
+    let gone = before - SHARED.depot.bytes();
+    assert!((16 * MIB..17 * MIB).contains(&gone), "{gone}");
+    // It goes on where it ended.
+    assert!(!SHARED.resize(block, 2 * size));
+    assert!(SHARED.resize(block, 2 * size));
 }
 
 /// A crowd that has gone leaves nothing behind: what is left is a program like any other, also in

@@ -3,6 +3,7 @@
 use super::Shared;
 use crate::os::Os;
 use crate::size::{DEPOT_CLASSES, class_of, class_size};
+use crate::sync::overlay::Ordering;
 
 /// The depot is not drained for less than this many bytes.
 const LEAST_DRAIN: usize = 64 << 10;
@@ -73,6 +74,26 @@ impl<O: Os + Copy + 'static> Shared<O> {
     /// Empties the depot into the arenas.
     pub fn drain_depot(&self) {
         while self.drain(Drain::All) {}
+    }
+
+    /// A heap took so many bytes from the system: what the mapping cache keeps makes up for them.
+    pub(super) fn has_grown(&self, bytes: usize) {
+        if bytes != 0 {
+            self.maps.give_up(&self.os, bytes);
+            self.high.fetch_max(self.outside(), Ordering::Relaxed);
+        }
+    }
+
+    /// Sends chunks of one class home.
+    pub(super) fn drain_class(&self, class: usize) {
+        let mut bytes = 0;
+        while bytes < DRAIN_STEP
+            && let Some(magazine) = self.depot.take_any(self.keys(), class)
+        {
+            bytes += magazine.count * class_size(class);
+            self.release_without_ticks(magazine.stack);
+        }
+        self.depot.settle(class);
     }
 
     /// The depot had no room: if it holds much more than it may by now, it gives some up.

@@ -441,10 +441,7 @@ impl<O: Os + Copy + 'static> Shared<O> {
             let grown = heap.system_bytes().saturating_sub(before);
             self.publish(candidate, &heap);
             drop(heap);
-            if grown != 0 {
-                self.maps.give_up(&self.os, grown);
-                self.high.fetch_max(self.outside(), Ordering::Relaxed);
-            }
+            self.has_grown(grown);
             if filled {
                 return true;
             }
