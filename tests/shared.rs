@@ -261,42 +261,41 @@ fn a_block_that_grows_in_place_leaves_a_large_depot() {
     assert!(SHARED.resize(block, 2 * size));
 }
 
-/// A crowd that has gone leaves nothing behind: what is left is a program like any other, also in
-/// a child of fork, where one thread is left.
+/// A crowd whose threads have ended is one until the use is near its height again, and then a
+/// program like any other; a child of fork, in which one thread is left, is so at once.
 #[test]
-fn a_crowd_ends_when_its_threads_end() {
+fn a_crowd_ends_when_its_threads_have_ended() {
     const MIB: usize = 1 << 20;
     shared!(Kernel, Kernel::new());
     SHARED.start(Growth::Segments, 0);
     assert!(SETTINGS.set(Key::ArenaMax, 1), "a crowd is eight threads");
-    // All the time its use swings, and has just fallen: only a crowd is not to count on its return.
-    let mut live = Vec::new();
-    for _ in 0..3 {
-        while live.len() < 124 {
+    // The use swings all the time: only a crowd does not count on its return when it has fallen.
+    let swing = || {
+        let take = |_| {
             let mut batch = Batch::wanting(1);
             assert!(SHARED.fill(0, MIB, &mut batch, || ()));
-            live.push(batch.stack());
-        }
-        while live.len() > 4 {
-            SHARED.release(live.pop().expect("more than four"));
-        }
-    }
+            batch.stack()
+        };
+        let live: Vec<_> = (0..124).map(take).collect();
+        live.into_iter().for_each(|stack| SHARED.release(stack));
+        SHARED.depot_limit()
+    };
     let (calm, crowded) = (32 * MIB, 64 << 10);
+    assert!((0..3).all(|_| swing() >= crowded));
     let mut threads: Vec<usize> = (0..7).map(|_| SHARED.attach()).collect();
-    assert_eq!(SHARED.depot_limit(), calm);
+    assert_eq!(swing(), calm);
     threads.extend((0..10).map(|_| SHARED.attach()));
-    assert_eq!(SHARED.depot_limit(), crowded);
+    assert_eq!(swing(), crowded);
     // One that comes and goes makes no difference.
-    while threads.len() > 7 {
-        SHARED.detach(threads.pop().expect("more than seven"));
-        assert_eq!(SHARED.depot_limit(), crowded, "{}", threads.len());
+    while threads.len() > 6 {
+        SHARED.detach(threads.pop().expect("more than six"));
+        assert_eq!(swing(), crowded, "{}", threads.len());
     }
-    while let Some(arena) = threads.pop() {
-        SHARED.detach(arena);
-    }
-    assert_eq!(SHARED.depot_limit(), calm);
-    threads.extend((0..8).map(|_| SHARED.attach()));
+    threads.into_iter().for_each(|arena| SHARED.detach(arena));
     assert_eq!(SHARED.depot_limit(), crowded);
+    assert_eq!(swing(), calm);
+    assert!((0..8).all(|_| SHARED.attach() == 0));
+    assert_eq!(swing(), crowded);
     SHARED.forked();
     SHARED.enter();
     assert_eq!((SHARED.threads(), SHARED.depot_limit()), (1, calm));

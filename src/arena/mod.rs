@@ -295,9 +295,6 @@ impl<O: Os + Copy + 'static> Shared<O> {
     /// Ends a thread's use of its arena.
     pub fn detach(&self, number: usize) {
         self.arenas.detach(number);
-        if self.is_crowded() {
-            self.look_at_crowd();
-        }
     }
 
     #[cold]
@@ -443,6 +440,7 @@ impl<O: Os + Copy + 'static> Shared<O> {
             drop(heap);
             self.has_grown(grown);
             if filled {
+                self.look_at_past_crowd();
                 return true;
             }
         }
