@@ -8,6 +8,11 @@ use crate::sync::overlay::Ordering;
 const CROWD: usize = 4;
 
 impl<O: Os + Copy + 'static> Shared<O> {
+    /// Whether there are so many threads that most are idle.
+    pub fn is_crowded(&self) -> bool {
+        self.crowded.load(Ordering::Relaxed) != 0
+    }
+
     /// Tells the heaps when most threads begin to be idle, or no longer are.
     pub(super) fn look_at_crowd(&self) {
         let was_crowded = self.is_crowded();

@@ -18,6 +18,11 @@ const HARDLY_MADE: usize = 16 << 10;
 /// Chunks of this class and of larger ones do, and are few.
 const LARGE: usize = class_of(8 << 10);
 
+/// When so great a part of what was in use lately has passed through the depot,
+const PART_PASSED: usize = 2;
+/// and no less than this many bytes, what lay there throughout is idle.
+const LEAST_PASSED: usize = 4 << 20;
+
 /// What the depot gives up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Drain {
@@ -69,6 +74,33 @@ impl<O: Os + Copy + 'static> Shared<O> {
             self.depot.settle(class);
         }
         bytes >= DRAIN_STEP
+    }
+
+    /// So many bytes were put into the depot. A program that frees and allocates in a steady mix
+    /// hardly gives a heap anything back, and its ticks are far between: so what passes here is a
+    /// measure of time as well.
+    pub fn passed(&self, bytes: usize) {
+        let passed = self.passed.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let high = self.high.load(Ordering::Relaxed);
+        let turn = (high / PART_PASSED).max(LEAST_PASSED);
+        if passed > turn {
+            let is_done = self.drain_idle();
+            let next = if is_done {
+                0
+            } else {
+                turn - DRAIN_STEP.min(turn)
+            };
+            self.passed.store(next, Ordering::Relaxed);
+        }
+    }
+
+    /// What nobody needed since the last time goes home: `true` if all of it did.
+    pub(super) fn drain_idle(&self) -> bool {
+        let is_done = !self.drain(Drain::Idle);
+        if is_done {
+            (2..DEPOT_CLASSES).for_each(|class| self.depot.age(class));
+        }
+        is_done
     }
 
     /// Empties the depot into the arenas.

@@ -13,22 +13,22 @@ const PART_OF_SMALL: usize = 4;
 const NEAR: usize = 2;
 
 impl<O: Os + Copy + 'static> Shared<O> {
-    /// Takes a chunk of at least `size` bytes out of the depot: from the aisle of this `number`
-    /// if there is one. The caller marks it anew.
-    pub fn take_large(&self, number: usize, size: usize) -> Option<Chunk<'static, O::Region>> {
+    /// Takes a chunk of at least `size` bytes out of the depot, for a thread of `aisle`. The
+    /// caller marks it anew.
+    pub fn take_large(&self, aisle: usize, size: usize) -> Option<Chunk<'static, O::Region>> {
         if size > DEPOT_CHUNK || self.depot.bytes_about() == 0 {
             return None;
         }
         let class = class_of(size);
         let magazine = (class..(class + NEAR).min(DEPOT_CLASSES))
-            .find_map(|class| self.depot.take(self.keys(), number, class))?;
+            .find_map(|class| self.depot.take(self.keys(), aisle, class))?;
         let mut stack = magazine.stack;
         stack.pop(self.keys(), State::Cached)
     }
 
-    /// Puts a chunk, verified as used, into the depot, for the threads of arena `number`. `false`
-    /// if its size is none of a class.
-    pub fn put_large(&self, number: usize, chunk: Chunk<'static, O::Region>) -> bool {
+    /// Puts a chunk, verified as used, into the depot, for the threads of `aisle`. `false` if its
+    /// size is none of a class.
+    pub fn put_large(&self, aisle: usize, chunk: Chunk<'static, O::Region>) -> bool {
         let low = chunk.low();
         let size = low.size();
         if size > DEPOT_CHUNK || class_size(class_of(size)) != size {
@@ -40,10 +40,13 @@ impl<O: Os + Copy + 'static> Shared<O> {
         let limit = self.large_limit();
         let back = self
             .depot
-            .put(self.keys(), number, class_of(size), one, limit);
-        if let Some(magazine) = back {
-            self.release(magazine.stack);
-            self.relieve_depot();
+            .put(self.keys(), aisle, class_of(size), one, limit);
+        match back {
+            Some(magazine) => {
+                self.release(magazine.stack);
+                self.relieve_depot();
+            }
+            None => self.passed(size),
         }
         true
     }

@@ -28,7 +28,7 @@ use crate::chunk::{Chunk, Keys, Stack, State};
 use crate::config::{Key, Settings};
 use crate::heap::{Batch, Growth, Heap, Reserved, Run, Swing};
 use crate::os::{ForkPage, Os, PageState, Prot, Region, available_cpus};
-use crate::size::{CLASSES, DEPOT_CLASSES, align_up, class_size};
+use crate::size::{CLASSES, align_up, class_size};
 use crate::sync::overlay::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 
@@ -117,6 +117,8 @@ pub struct Shared<O: Os + Copy + 'static> {
     /// Whether the heaps were told that most threads are idle.
     crowded: AtomicU32,
     swing: Swing,
+    /// Bytes that were put into the depot since it was last looked at.
+    passed: AtomicUsize,
     /// How many forks lie between the first process and this one.
     generation: AtomicU32,
 }
@@ -145,6 +147,7 @@ impl<O: Os + Copy + 'static> Shared<O> {
             ticks: AtomicU32::new(0),
             crowded: AtomicU32::new(0),
             swing: Swing::new(),
+            passed: AtomicUsize::new(0),
             generation: AtomicU32::new(0),
         }
     }
@@ -541,8 +544,7 @@ impl<O: Os + Copy + 'static> Shared<O> {
         // Phases in which a program frees all that another allocates are longer than a tick.
         let ticks = self.ticks.fetch_add(1, Ordering::Relaxed);
         if ticks.is_multiple_of(DEPOT_TICKS) {
-            self.drain(Drain::Idle);
-            (2..DEPOT_CLASSES).for_each(|class| self.depot.age(class));
+            self.drain_idle();
         }
     }
 
