@@ -58,9 +58,4 @@ impl<O: Os + Copy + 'static> Shared<O> {
             }
         }
     }
-
-    /// Whether most threads are idle.
-    pub(super) fn is_crowded(&self) -> bool {
-        self.crowded.load(Ordering::Relaxed) != 0
-    }
 }
