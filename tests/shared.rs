@@ -2,12 +2,12 @@
 #![allow(unsafe_code)] // A thread's cache.
 
 use fencepost::arena::{Magazine, Shared};
-use fencepost::cache::Caches;
+use fencepost::cache::{Cache, Caches};
 use fencepost::chunk::{Chunk, Keys, Secret, Stack, State};
 use fencepost::config::{Key, Settings};
 use fencepost::heap::{Batch, Growth, Heap, Reserved};
 use fencepost::os::{Exposed, Extents, Flaky, Kernel, Ledger};
-use fencepost::size::{ALIGN, DEPOT_CHUNK, MAX_CHUNK, class_of, class_size, large_size};
+use fencepost::size::{ALIGN, DEPOT_CHUNK, HEADER, MAX_CHUNK, class_of, class_size, large_size};
 
 /// A process's shared state of its own: tests run at the same time.
 macro_rules! shared {
@@ -299,6 +299,48 @@ fn a_crowd_ends_when_its_threads_have_ended() {
     SHARED.forked();
     SHARED.enter();
     assert_eq!((SHARED.threads(), SHARED.depot_limit()), (1, calm));
+}
+
+/// In a crowd a thread earns what it may cache: whose cache it had before counts for nothing.
+#[test]
+fn what_a_thread_of_a_crowd_has_earned_ends_with_it() {
+    shared!(Kernel, Kernel::new());
+    static CACHES: Caches = Caches::new();
+    SHARED.start(Growth::Segments, 0);
+    assert!(SETTINGS.set(Key::ArenaMax, 1), "a crowd is eight threads");
+    assert!((0..8).all(|_| SHARED.attach() == 0));
+    // The bytes that a thread's cache holds after some blocks of each class were freed.
+    let life = |visits: usize| {
+        let cache = CACHES.claim(&SHARED, false);
+        // SAFETY: not null, and this thread's.
+        let own = unsafe { cache.as_mut() }.expect("there is memory");
+        let mut block = |class| {
+            let payload = own.refill(&SHARED, class);
+            assert_ne!(payload, 0);
+            payload
+        };
+        assert!((0..visits).all(|n| block(30 + n % 30) != 0));
+        let blocks: Vec<usize> = (0..3000).map(|n| block(30 + n % 30)).collect();
+        for payload in blocks {
+            // SAFETY: a block of this cache's in use, which is freed once.
+            unsafe {
+                let chunk = KEYS.chunk(payload - HEADER);
+                let (low, keyed) = (chunk.low(), KEYS.secret.keyed(chunk.low()));
+                let (_, cached) = chunk.user_tags(keyed);
+                assert!(
+                    Cache::push(cache, chunk, low, keyed, cached)
+                        || Cache::overflow(cache, &SHARED, chunk, low)
+                );
+            }
+        }
+        let held = CACHES.counts().2;
+        // SAFETY: claimed above, not used any more.
+        unsafe { CACHES.give_back(&SHARED, cache) };
+        held
+    };
+    let (first, busy, next) = (life(0), life(50_000), life(0));
+    assert!(busy > 2 * first, "{busy} bytes after {first}");
+    assert!(next < busy / 2, "{next} bytes after {busy}");
 }
 
 /// Free blocks that become a chunk as large as a head can tell of, and a bit: that is not one.

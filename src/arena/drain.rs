@@ -83,14 +83,10 @@ impl<O: Os + Copy + 'static> Shared<O> {
         let passed = self.passed.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let high = self.high.load(Ordering::Relaxed);
         let turn = (high / PART_PASSED).max(LEAST_PASSED);
-        if passed > turn {
-            let is_done = self.drain_idle();
-            let next = if is_done {
-                0
-            } else {
-                turn - DRAIN_STEP.min(turn)
-            };
-            self.passed.store(next, Ordering::Relaxed);
+        // Of several that find it so, one acts: for the next, all that lies there would be idle.
+        if passed > turn && self.passed.swap(0, Ordering::Relaxed) > turn && !self.drain_idle() {
+            let step = turn - DRAIN_STEP.min(turn);
+            self.passed.fetch_add(step, Ordering::Relaxed);
         }
     }
 
