@@ -83,14 +83,10 @@ impl<O: Os + Copy + 'static> Shared<O> {
         let passed = self.passed.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let high = self.high.load(Ordering::Relaxed);
         let turn = (high / PART_PASSED).max(LEAST_PASSED);
-        if passed > turn {
-            let is_done = self.drain_idle();
-            let next = if is_done {
-                0
-            } else {
-                turn - DRAIN_STEP.min(turn)
-            };
-            self.passed.store(next, Ordering::Relaxed);
+        // Of several that find it so, one acts: for the next, all that lies there would be idle.
+        if passed > turn && self.passed.swap(0, Ordering::Relaxed) > turn && !self.drain_idle() {
+            let step = turn - DRAIN_STEP.min(turn);
+            self.passed.fetch_add(step, Ordering::Relaxed);
         }
     }
 
@@ -106,6 +102,26 @@ impl<O: Os + Copy + 'static> Shared<O> {
     /// Empties the depot into the arenas.
     pub fn drain_depot(&self) {
         while self.drain(Drain::All) {}
+    }
+
+    /// A heap took so many bytes from the system: what the mapping cache keeps makes up for them.
+    pub(super) fn has_grown(&self, bytes: usize) {
+        if bytes != 0 {
+            self.maps.give_up(&self.os, bytes);
+            self.high.fetch_max(self.outside(), Ordering::Relaxed);
+        }
+    }
+
+    /// Sends chunks of one class home.
+    pub(super) fn drain_class(&self, class: usize) {
+        let mut bytes = 0;
+        while bytes < DRAIN_STEP
+            && let Some(magazine) = self.depot.take_any(self.keys(), class)
+        {
+            bytes += magazine.count * class_size(class);
+            self.release_without_ticks(magazine.stack);
+        }
+        self.depot.settle(class);
     }
 
     /// The depot had no room: if it holds much more than it may by now, it gives some up.

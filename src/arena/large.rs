@@ -2,6 +2,7 @@
 
 use super::{Magazine, SMALL_PROGRAM, Shared};
 use crate::chunk::{Chunk, Stack, State};
+use crate::heap::Heap;
 use crate::os::Os;
 use crate::size::{CLASSES, DEPOT_CHUNK, DEPOT_CLASSES, class_of, class_size};
 use crate::sync::overlay::Ordering;
@@ -67,7 +68,14 @@ impl<O: Os + Copy + 'static> Shared<O> {
             return false;
         };
         let before = heap.ticks();
-        let mut done = heap.resize(chunk, size);
+        let mut grown = 0;
+        let mut resize = |heap: &mut Heap<O>| {
+            let before = heap.system_bytes();
+            let done = heap.resize(chunk, size);
+            grown += heap.system_bytes().saturating_sub(before);
+            done
+        };
+        let mut done = resize(&mut heap);
         let most = class_size(CLASSES - 1);
         if !done
             && let Some(behind) = heap.waits_behind(chunk, most)
@@ -79,21 +87,15 @@ impl<O: Os + Copy + 'static> Shared<O> {
                 Some(heap) => heap,
                 None => return false,
             };
-            done = heap.resize(chunk, size);
+            done = resize(&mut heap);
         }
         self.publish(owner, &heap);
         let ticked = heap.ticks() != before;
         drop(heap);
+        self.has_grown(grown);
         if ticked {
             self.on_tick();
         }
         done
-    }
-
-    fn drain_class(&self, class: usize) {
-        while let Some(magazine) = self.depot.take_any(self.keys(), class) {
-            self.release_without_ticks(magazine.stack);
-        }
-        self.depot.settle(class);
     }
 }

@@ -195,6 +195,7 @@ impl<O: Os + Copy + 'static> Shared<O> {
         self.arenas.after_fork(|arena| arena.heap.is_locked());
         self.depot.after_fork();
         self.maps.after_fork();
+        self.end_crowd();
         self.generation.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -366,6 +367,33 @@ impl<O: Os + Copy + 'static> Shared<O> {
         mut serve: impl FnMut(&mut Heap<O>, bool) -> bool,
         mut rest: impl FnMut(),
     ) -> bool {
+        if self.fill_from_any(number, size, &mut serve, &mut rest) {
+            return true;
+        }
+        // There is no more memory: what was put aside may be neighbours that make room together.
+        let has_room = |number| {
+            self.lock(number)
+                .is_some_and(|heap| heap.system_bytes() >= size)
+        };
+        if self.depot.bytes_about() == 0 || !(0..self.arenas.numbers()).any(has_room) {
+            return false;
+        }
+        // What the first call finds in use rests at the second.
+        rest();
+        rest();
+        self.drain_depot();
+        self.fill_from_any(number, size, &mut serve, &mut rest)
+    }
+
+    /// As [`fill_by`](Shared::fill_by), without giving up what is worth keeping while there is
+    /// memory.
+    fn fill_from_any(
+        &self,
+        number: usize,
+        size: usize,
+        serve: &mut impl FnMut(&mut Heap<O>, bool) -> bool,
+        rest: &mut impl FnMut(),
+    ) -> bool {
         let numbers = self.arenas.numbers();
         'arenas: for turn in 0..=numbers {
             // The thread's own arena first, then all, the main one (it can always map) leading.
@@ -413,11 +441,9 @@ impl<O: Os + Copy + 'static> Shared<O> {
             let grown = heap.system_bytes().saturating_sub(before);
             self.publish(candidate, &heap);
             drop(heap);
-            if grown != 0 {
-                self.maps.give_up(&self.os, grown);
-                self.high.fetch_max(self.outside(), Ordering::Relaxed);
-            }
+            self.has_grown(grown);
             if filled {
+                self.look_at_past_crowd();
                 return true;
             }
         }

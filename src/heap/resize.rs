@@ -48,11 +48,13 @@ impl<O: Os + 'static> Heap<O> {
             return true;
         }
         let length = after.size();
-        let Some(state) = after.binned().filter(|_| length >= more) else {
+        let total = old + length;
+        // A rest that is too small for a chunk stays with it, and no head tells of more.
+        let fits = length >= more && (total <= MAX_CHUNK || total - size >= MIN_CHUNK);
+        let Some(state) = after.binned().filter(|_| fits) else {
             return false;
         };
         self.leave(after, length, state);
-        let total = old + length;
         after.mark(after.low(), State::Retired);
         let rest = total - size;
         let end = chunk.addr() + total;
