@@ -197,6 +197,42 @@ fn a_program_whose_use_swings_keeps_its_depot() {
     assert_eq!(limits[2], 32 * MIB, "{limits:?}");
 }
 
+/// A program that frees and allocates in a steady mix hardly gives its heap anything back, so that no
+/// tick passes: what passes through the depot shows what nobody needs.
+#[test]
+fn what_passes_through_the_depot_shows_what_is_idle() {
+    const MIB: usize = 1 << 20;
+    shared!(Kernel, Kernel::new());
+    SHARED.start(Growth::Segments, 0);
+    let magazine = |size: usize| {
+        let mut batch = Batch::wanting(4);
+        assert!(SHARED.fill(0, size, &mut batch, || ()));
+        Magazine {
+            stack: batch.stack(),
+            count: batch.count(),
+        }
+    };
+    let class = class_of(1024);
+    let put = |one| assert_eq!(SHARED.depot.put(&KEYS, 0, class, one, MIB), None);
+    for _ in 0..2 {
+        put(magazine(class_size(class)));
+    }
+    let pass = || {
+        let busy = SHARED.depot.take(&KEYS, 0, class);
+        put(busy.expect("what is needed all the time stays"));
+        SHARED.passed(MIB);
+    };
+    let (both, mut rounds) = (SHARED.depot.bytes(), 0);
+    while SHARED.depot.bytes() == both {
+        pass();
+        rounds += 1;
+        assert!(rounds < 1000, "what is idle is found out");
+    }
+    assert!(rounds > 64, "after a while only: {rounds}");
+    (0..1000).for_each(|_| pass());
+    assert_eq!(SHARED.depot.bytes(), both / 2);
+}
+
 /// What is kept of freed mappings makes up for what a heap takes, also when a block grows in place.
 #[test]
 fn a_block_that_grows_in_place_takes_the_place_of_kept_mappings() {

@@ -1,6 +1,7 @@
 //! Large chunks in the depot, one by one: they are too large for the cache of a thread.
 
-use super::{Magazine, SMALL_PROGRAM, Shared};
+use super::limits::SMALL_PROGRAM;
+use super::{Magazine, Shared};
 use crate::chunk::{Chunk, Stack, State};
 use crate::heap::Heap;
 use crate::os::Os;
