@@ -38,7 +38,8 @@ const MAX_DIRT_OF_LARGE: usize = 32 << 20;
 /// or this is one heap of several,
 const MIN_DIRT_OF_MANY: usize = 1 << 20;
 const MAX_DIRT_OF_MANY: usize = 16 << 20;
-/// or there are many threads of which most are idle, and a peak has passed.
+/// or there are many threads of which most are idle, and a peak has passed. Where hardly an eighth is
+/// still in use, the lesser of its bounds holds.
 const MIN_DIRT_OF_CROWD: usize = 256 << 10;
 /// Where the use is known to come back after a fall, as much is kept as lies between, up to this.
 const MAX_DIRT_OF_SWINGING: usize = 96 << 20;
@@ -101,11 +102,14 @@ impl<O: Os + 'static> Heap<O> {
             (MIN_DIRT_OF_CROWD, MIN_DIRT_OF_CROWD)
         } else if self.owner == 0 {
             (MIN_DIRT, most)
-        } else if used < high / 8 {
-            // What swings comes back from the bottom, but not from nearly nothing.
-            (MIN_DIRT_OF_MANY, MIN_DIRT_OF_MANY)
         } else {
             (MIN_DIRT_OF_MANY, most)
+        };
+        // What is not known to swing comes back from the bottom, but not from nearly nothing.
+        let most = if used < high / 8 && !swings {
+            least
+        } else {
+            most
         };
         // What the pages were that held the most in use lately, with what lay between.
         let held = high + self.regret.beside.min(high / 4);
