@@ -50,12 +50,12 @@ fn small(args: &[&str]) -> Vec<Mapping> {
     mappings(&run.output().expect_success("small.c").out())
 }
 
-/// Where in the file the segment begins that holds what few programs run; `None` if the linker
-/// made no such segment (GNU ld makes none).
-fn seldom() -> Option<u64> {
+/// Where in the file the segment begins whose first section this is; `None` if the linker made no
+/// such segment (GNU ld makes none).
+fn segment_of(section: &str) -> Option<u64> {
     let bytes = std::fs::read(preload_library()).expect("the library was built");
     let file: ElfFile64<'_, Endianness> = ElfFile64::parse(&*bytes).expect("an ELF file");
-    let address = file.section_by_name(".text.seldom")?.address();
+    let address = file.section_by_name(section)?.address();
     file.elf_program_headers()
         .iter()
         .filter(|segment| segment.p_type(file.endian()) == elf::PT_LOAD)
@@ -68,21 +68,31 @@ fn page_of(offset: u64) -> u64 {
     offset & !0xfff
 }
 
-#[test]
-fn what_few_programs_run_is_not_paged_in() {
-    let Some(offset) = seldom() else {
+/// Fails if the program brings in a page of the segment that begins with this section.
+fn assert_not_paged_in(section: &str, args: &[&str]) {
+    let Some(offset) = segment_of(section) else {
         return;
     };
-    let mappings = small(&["heap"]);
-    let (seldom, rest): (Vec<&Mapping>, Vec<&Mapping>) = mappings
+    let mappings = small(args);
+    let (apart, rest): (Vec<&Mapping>, Vec<&Mapping>) = mappings
         .iter()
         .filter(|mapping| mapping.ours && mapping.executable)
         .partition(|mapping| mapping.offset == page_of(offset));
-    let [seldom] = seldom.as_slice() else {
-        panic!("one mapping is for what few programs run: {mappings:?}");
+    let [apart] = apart.as_slice() else {
+        panic!("one mapping is for {section}: {mappings:?}");
     };
-    assert_eq!(seldom.resident, 0, "a small program ran seldom-used code");
+    assert_eq!(apart.resident, 0, "{args:?} ran something in {section}");
     assert!(rest.iter().any(|mapping| mapping.resident > 0), "{rest:?}");
+}
+
+#[test]
+fn what_few_programs_run_is_not_paged_in() {
+    assert_not_paged_in(".text.seldom", &["heap"]);
+}
+
+#[test]
+fn a_hundred_blocks_need_a_part_of_the_code() {
+    assert_not_paged_in(".text.later", &["few"]);
 }
 
 #[test]
