@@ -68,31 +68,36 @@ fn page_of(offset: u64) -> u64 {
     offset & !0xfff
 }
 
-/// Fails if the program brings in a page of the segment that begins with this section.
-fn assert_not_paged_in(section: &str, args: &[&str]) {
-    let Some(offset) = segment_of(section) else {
+#[test]
+fn what_few_programs_run_is_not_paged_in() {
+    let Some(offset) = segment_of(".text.seldom") else {
         return;
     };
-    let mappings = small(args);
-    let (apart, rest): (Vec<&Mapping>, Vec<&Mapping>) = mappings
+    let mappings = small(&["heap"]);
+    let (seldom, rest): (Vec<&Mapping>, Vec<&Mapping>) = mappings
         .iter()
         .filter(|mapping| mapping.ours && mapping.executable)
         .partition(|mapping| mapping.offset == page_of(offset));
-    let [apart] = apart.as_slice() else {
-        panic!("one mapping is for {section}: {mappings:?}");
+    let [seldom] = seldom.as_slice() else {
+        panic!("one mapping is for what few programs run: {mappings:?}");
     };
-    assert_eq!(apart.resident, 0, "{args:?} ran something in {section}");
+    assert_eq!(seldom.resident, 0, "a small program ran seldom-used code");
     assert!(rest.iter().any(|mapping| mapping.resident > 0), "{rest:?}");
 }
 
 #[test]
-fn what_few_programs_run_is_not_paged_in() {
-    assert_not_paged_in(".text.seldom", &["heap"]);
-}
-
-#[test]
-fn a_hundred_blocks_need_a_part_of_the_code() {
-    assert_not_paged_in(".text.later", &["few"]);
+fn a_hundred_blocks_need_little_of_the_library() {
+    if segment_of(".text.later").is_none() {
+        return;
+    }
+    let resident = small(&["few"])
+        .iter()
+        .filter(|mapping| mapping.ours)
+        .map(|mapping| mapping.resident)
+        .sum::<u64>();
+    // It is 64 KiB, but another compiler may make another function of what one of ours does: the
+    // kernel then brings in 64 KiB around it.
+    assert!((1..=128).contains(&resident), "{resident} KiB");
 }
 
 #[test]

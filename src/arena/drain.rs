@@ -3,6 +3,7 @@
 use super::Shared;
 use crate::os::Os;
 use crate::size::{DEPOT_CLASSES, class_of, class_size};
+use crate::sync::overlay::Ordering;
 
 /// The depot is not drained for less than this many bytes.
 const LEAST_DRAIN: usize = 64 << 10;
@@ -16,6 +17,11 @@ const DRAIN_STEP: usize = 16 << 20;
 const HARDLY_MADE: usize = 16 << 10;
 /// Chunks of this class and of larger ones do, and are few.
 const LARGE: usize = class_of(8 << 10);
+
+/// When so great a part of what was in use lately has passed through the depot,
+const PART_PASSED: usize = 2;
+/// and no less than this many bytes, what lay there throughout is idle.
+const LEAST_PASSED: usize = 128 << 20;
 
 /// What the depot gives up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,9 +76,52 @@ impl<O: Os + Copy + 'static> Shared<O> {
         bytes >= DRAIN_STEP
     }
 
+    /// So many bytes were put into the depot. A program that frees and allocates in a steady mix
+    /// hardly gives a heap anything back, and its ticks are far between: so what passes here is a
+    /// measure of time as well.
+    pub fn passed(&self, bytes: usize) {
+        let passed = self.passed.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let high = self.high.load(Ordering::Relaxed);
+        let turn = (high / PART_PASSED).max(LEAST_PASSED);
+        // Of several that find it so, one acts: for the next, all that lies there would be idle.
+        if passed > turn && self.passed.swap(0, Ordering::Relaxed) > turn && !self.drain_idle() {
+            let step = turn - DRAIN_STEP.min(turn);
+            self.passed.fetch_add(step, Ordering::Relaxed);
+        }
+    }
+
+    /// What nobody needed since the last time goes home: `true` if all of it did.
+    pub(super) fn drain_idle(&self) -> bool {
+        let is_done = !self.drain(Drain::Idle);
+        if is_done {
+            (2..DEPOT_CLASSES).for_each(|class| self.depot.age(class));
+        }
+        is_done
+    }
+
     /// Empties the depot into the arenas.
     pub fn drain_depot(&self) {
         while self.drain(Drain::All) {}
+    }
+
+    /// A heap took so many bytes from the system: what the mapping cache keeps makes up for them.
+    pub(super) fn has_grown(&self, bytes: usize) {
+        if bytes != 0 {
+            self.maps.give_up(&self.os, bytes);
+            self.high.fetch_max(self.outside(), Ordering::Relaxed);
+        }
+    }
+
+    /// Sends chunks of one class home.
+    pub(super) fn drain_class(&self, class: usize) {
+        let mut bytes = 0;
+        while bytes < DRAIN_STEP
+            && let Some(magazine) = self.depot.take_any(self.keys(), class)
+        {
+            bytes += magazine.count * class_size(class);
+            self.release_without_ticks(magazine.stack);
+        }
+        self.depot.settle(class);
     }
 
     /// The depot had no room: if it holds much more than it may by now, it gives some up.

@@ -1,7 +1,9 @@
 //! Large chunks in the depot, one by one: they are too large for the cache of a thread.
 
-use super::{Magazine, SMALL_PROGRAM, Shared};
+use super::limits::SMALL_PROGRAM;
+use super::{Magazine, Shared};
 use crate::chunk::{Chunk, Stack, State};
+use crate::heap::Heap;
 use crate::os::Os;
 use crate::size::{CLASSES, DEPOT_CHUNK, DEPOT_CLASSES, class_of, class_size};
 use crate::sync::overlay::Ordering;
@@ -12,22 +14,22 @@ const PART_OF_SMALL: usize = 4;
 const NEAR: usize = 2;
 
 impl<O: Os + Copy + 'static> Shared<O> {
-    /// Takes a chunk of at least `size` bytes out of the depot: from the aisle of this `number`
-    /// if there is one. The caller marks it anew.
-    pub fn take_large(&self, number: usize, size: usize) -> Option<Chunk<'static, O::Region>> {
+    /// Takes a chunk of at least `size` bytes out of the depot, for a thread of `aisle`. The
+    /// caller marks it anew.
+    pub fn take_large(&self, aisle: usize, size: usize) -> Option<Chunk<'static, O::Region>> {
         if size > DEPOT_CHUNK || self.depot.bytes_about() == 0 {
             return None;
         }
         let class = class_of(size);
         let magazine = (class..(class + NEAR).min(DEPOT_CLASSES))
-            .find_map(|class| self.depot.take(self.keys(), number, class))?;
+            .find_map(|class| self.depot.take(self.keys(), aisle, class))?;
         let mut stack = magazine.stack;
         stack.pop(self.keys(), State::Cached)
     }
 
-    /// Puts a chunk, verified as used, into the depot, for the threads of arena `number`. `false`
-    /// if its size is none of a class.
-    pub fn put_large(&self, number: usize, chunk: Chunk<'static, O::Region>) -> bool {
+    /// Puts a chunk, verified as used, into the depot, for the threads of `aisle`. `false` if its
+    /// size is none of a class.
+    pub fn put_large(&self, aisle: usize, chunk: Chunk<'static, O::Region>) -> bool {
         let low = chunk.low();
         let size = low.size();
         if size > DEPOT_CHUNK || class_size(class_of(size)) != size {
@@ -39,10 +41,13 @@ impl<O: Os + Copy + 'static> Shared<O> {
         let limit = self.large_limit();
         let back = self
             .depot
-            .put(self.keys(), number, class_of(size), one, limit);
-        if let Some(magazine) = back {
-            self.release(magazine.stack);
-            self.relieve_depot();
+            .put(self.keys(), aisle, class_of(size), one, limit);
+        match back {
+            Some(magazine) => {
+                self.release(magazine.stack);
+                self.relieve_depot();
+            }
+            None => self.passed(size),
         }
         true
     }
@@ -64,7 +69,14 @@ impl<O: Os + Copy + 'static> Shared<O> {
             return false;
         };
         let before = heap.ticks();
-        let mut done = heap.resize(chunk, size);
+        let mut grown = 0;
+        let mut resize = |heap: &mut Heap<O>| {
+            let before = heap.system_bytes();
+            let done = heap.resize(chunk, size);
+            grown += heap.system_bytes().saturating_sub(before);
+            done
+        };
+        let mut done = resize(&mut heap);
         let most = class_size(CLASSES - 1);
         if !done
             && let Some(behind) = heap.waits_behind(chunk, most)
@@ -76,21 +88,15 @@ impl<O: Os + Copy + 'static> Shared<O> {
                 Some(heap) => heap,
                 None => return false,
             };
-            done = heap.resize(chunk, size);
+            done = resize(&mut heap);
         }
         self.publish(owner, &heap);
         let ticked = heap.ticks() != before;
         drop(heap);
+        self.has_grown(grown);
         if ticked {
             self.on_tick();
         }
         done
-    }
-
-    fn drain_class(&self, class: usize) {
-        while let Some(magazine) = self.depot.take_any(self.keys(), class) {
-            self.release_without_ticks(magazine.stack);
-        }
-        self.depot.settle(class);
     }
 }

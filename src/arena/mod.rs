@@ -13,6 +13,7 @@ mod crowd;
 mod depot;
 mod drain;
 mod large;
+mod limits;
 mod maps;
 mod roster;
 mod table;
@@ -28,7 +29,7 @@ use crate::chunk::{Chunk, Keys, Stack, State};
 use crate::config::{Key, Settings};
 use crate::heap::{Batch, Growth, Heap, Reserved, Run, Swing};
 use crate::os::{ForkPage, Os, PageState, Prot, Region, available_cpus};
-use crate::size::{CLASSES, DEPOT_CLASSES, align_up, class_size};
+use crate::size::{CLASSES, align_up, class_size};
 use crate::sync::overlay::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 
@@ -37,22 +38,6 @@ pub const MAX_ARENAS: usize = 64;
 /// Arenas per CPU, unless the user says otherwise. The caches and the depot keep threads away
 /// from the arenas; more of them only spread the memory.
 const ARENAS_PER_CPU: usize = 2;
-
-/// The depot may always hold this many bytes.
-const LEAST_DEPOT: usize = 4 << 20;
-/// and this many when most of what was in use lately has been freed,
-const DEPOT_AFTER_PEAK: usize = 64 << 10;
-/// unless that was no more than this
-const SMALL_PROGRAM: usize = 32 << 20;
-/// (then this many if most threads are idle),
-const DEPOT_OF_CROWD: usize = 1 << 20;
-/// or unless what was in use is known to come back and was no more than this:
-const SWINGING: usize = 256 << 20;
-/// then this many.
-const DEPOT_OF_SWINGING: usize = 32 << 20;
-/// In a large heap it may hold this part of what was in use lately, more than the tunable says
-/// unless that was set: the blocks of a program that frees at random come back to it.
-const PART_OF_LARGE: usize = 8;
 
 /// What the depot holds is idle when it was not needed for so many ticks.
 const DEPOT_TICKS: u32 = 8;
@@ -117,6 +102,8 @@ pub struct Shared<O: Os + Copy + 'static> {
     /// Whether the heaps were told that most threads are idle.
     crowded: AtomicU32,
     swing: Swing,
+    /// Bytes that were put into the depot since it was last looked at.
+    passed: AtomicUsize,
     /// How many forks lie between the first process and this one.
     generation: AtomicU32,
 }
@@ -145,6 +132,7 @@ impl<O: Os + Copy + 'static> Shared<O> {
             ticks: AtomicU32::new(0),
             crowded: AtomicU32::new(0),
             swing: Swing::new(),
+            passed: AtomicUsize::new(0),
             generation: AtomicU32::new(0),
         }
     }
@@ -192,6 +180,7 @@ impl<O: Os + Copy + 'static> Shared<O> {
         self.arenas.after_fork(|arena| arena.heap.is_locked());
         self.depot.after_fork();
         self.maps.after_fork();
+        self.end_crowd();
         self.generation.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -363,6 +352,33 @@ impl<O: Os + Copy + 'static> Shared<O> {
         mut serve: impl FnMut(&mut Heap<O>, bool) -> bool,
         mut rest: impl FnMut(),
     ) -> bool {
+        if self.fill_from_any(number, size, &mut serve, &mut rest) {
+            return true;
+        }
+        // There is no more memory: what was put aside may be neighbours that make room together.
+        let has_room = |number| {
+            self.lock(number)
+                .is_some_and(|heap| heap.system_bytes() >= size)
+        };
+        if self.depot.bytes_about() == 0 || !(0..self.arenas.numbers()).any(has_room) {
+            return false;
+        }
+        // What the first call finds in use rests at the second.
+        rest();
+        rest();
+        self.drain_depot();
+        self.fill_from_any(number, size, &mut serve, &mut rest)
+    }
+
+    /// As [`fill_by`](Shared::fill_by), without giving up what is worth keeping while there is
+    /// memory.
+    fn fill_from_any(
+        &self,
+        number: usize,
+        size: usize,
+        serve: &mut impl FnMut(&mut Heap<O>, bool) -> bool,
+        rest: &mut impl FnMut(),
+    ) -> bool {
         let numbers = self.arenas.numbers();
         'arenas: for turn in 0..=numbers {
             // The thread's own arena first, then all, the main one (it can always map) leading.
@@ -410,11 +426,9 @@ impl<O: Os + Copy + 'static> Shared<O> {
             let grown = heap.system_bytes().saturating_sub(before);
             self.publish(candidate, &heap);
             drop(heap);
-            if grown != 0 {
-                self.maps.give_up(&self.os, grown);
-                self.high.fetch_max(self.outside(), Ordering::Relaxed);
-            }
+            self.has_grown(grown);
             if filled {
+                self.look_at_past_crowd();
                 return true;
             }
         }
@@ -515,8 +529,7 @@ impl<O: Os + Copy + 'static> Shared<O> {
         // Phases in which a program frees all that another allocates are longer than a tick.
         let ticks = self.ticks.fetch_add(1, Ordering::Relaxed);
         if ticks.is_multiple_of(DEPOT_TICKS) {
-            self.drain(Drain::Idle);
-            (2..DEPOT_CLASSES).for_each(|class| self.depot.age(class));
+            self.drain_idle();
         }
     }
 
@@ -530,36 +543,6 @@ impl<O: Os + Copy + 'static> Shared<O> {
             }
         }
         any
-    }
-
-    /// How many bytes the depot may hold: a share of what the program has had in use lately.
-    /// What it holds does not raise the peak, for it is given up before an arena grows. But
-    /// chunks in it pin their pages, so after a peak it is kept small.
-    pub fn depot_limit(&self) -> usize {
-        if self.settings.get(Key::Depot) == 0 {
-            return 0;
-        }
-        let high = self.high.load(Ordering::Relaxed);
-        let live = self.outside().saturating_sub(self.depot.bytes_about());
-        let is_crowded = self.crowded.load(Ordering::Relaxed) != 0;
-        let limit = if high > SMALL_PROGRAM && Swing::has_fallen(live, high) {
-            if high <= SWINGING && self.swing.is_known() && !is_crowded {
-                DEPOT_OF_SWINGING
-            } else {
-                DEPOT_AFTER_PEAK
-            }
-        } else if is_crowded && Swing::has_fallen(live, high) {
-            DEPOT_OF_CROWD
-        } else {
-            high.max(LEAST_DEPOT)
-        };
-        let most = self.settings.get(Key::DepotBytes);
-        let most = if self.settings.is_set(Key::DepotBytes) {
-            most
-        } else {
-            most.max(high / PART_OF_LARGE)
-        };
-        limit.min(most)
     }
 }
 

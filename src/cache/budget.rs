@@ -24,6 +24,9 @@ const FEW_THREADS: usize = 4;
 const MOST: usize = 32 << 20;
 /// No thread aims at more than this; each may have `FENCEPOST_CACHE_BYTES` in any case.
 const MAX_BUDGET: usize = 4 << 20;
+/// In a crowd a thread has to earn that: as many bytes as the square of its visits to the depot on
+/// which a class wanted more, divided by this. Most of its threads do some work and are idle then.
+const EARNED: usize = 128;
 /// A class that has so many times what another asks for gives up half.
 const RICHER: usize = 4;
 /// A class that finds the budget spent looks at so many others, one that has nothing at all.
@@ -52,11 +55,7 @@ impl Cache {
             return;
         }
         if self.committed + cost > self.budget {
-            self.budget = budget(shared);
-            if shared.threads() > FEW_THREADS {
-                // Looked at anew when twice as much is committed: more may have come.
-                self.budget = self.budget.min(2 * (self.committed + cost));
-            }
+            self.budget = self.aim(shared, cost);
         }
         let budget = self.budget;
         if self.committed + cost > budget && !self.make_room(shared, class, cost, budget) {
@@ -64,6 +63,26 @@ impl Cache {
         }
         self.committed += cost;
         self.slots[class % SLOTS].capacity = next as u16;
+    }
+
+    /// The budget of a cache that is about to commit `cost` bytes more than it has.
+    fn aim<O: Os + Copy + 'static>(&self, shared: &Shared<O>, cost: usize) -> usize {
+        let budget = budget(shared);
+        if shared.threads() <= FEW_THREADS {
+            return budget;
+        }
+        // Looked at anew when twice as much is committed: more may have come.
+        let budget = budget.min(2 * (self.committed + cost));
+        if !shared.is_crowded() {
+            return budget;
+        }
+        let earned = (self.reached as usize).saturating_pow(2) / EARNED;
+        budget.min(
+            shared
+                .settings()
+                .get(Key::CacheBytes)
+                .saturating_add(earned),
+        )
     }
 
     /// Takes the capacity of classes that were not used since the clock hand last passed them,

@@ -12,6 +12,8 @@ use crate::size::{CACHED_REQUEST, Native, class_of, class_size};
 
 /// An arena is asked for this part of the chunks of a class that were served so far.
 const AHEAD: u64 = 16;
+/// What a thread sends to the depot is summed up by so many bytes.
+const TOLD_AT_ONCE: usize = 1 << 20;
 /// Bytes that processors exchange as a whole. Smaller chunks share them with their neighbours.
 const LINE: usize = 64;
 
@@ -186,11 +188,12 @@ impl Cache {
     }
 
     pub(super) fn send<O: Os + Copy + 'static>(
-        &self,
+        &mut self,
         shared: &Shared<O>,
         class: usize,
         magazine: Magazine,
     ) {
+        self.sent += magazine.count * class_size(class);
         let back = shared.depot.put(
             shared.keys(),
             self.aisle,
@@ -201,6 +204,8 @@ impl Cache {
         if let Some(magazine) = back {
             shared.release(magazine.stack);
             shared.relieve_depot();
+        } else if self.sent >= TOLD_AT_ONCE {
+            shared.passed(core::mem::take(&mut self.sent));
         }
     }
 }

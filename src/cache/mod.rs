@@ -115,6 +115,8 @@ pub struct Cache {
     aside: *mut aligned::Aside,
     /// The bytes of it, which are part of `committed`.
     aside_bytes: usize,
+    /// Bytes that went to the depot, of which nobody was told yet.
+    sent: usize,
     arena: usize,
     /// The thread's aisle of the depot.
     aisle: usize,
@@ -130,6 +132,17 @@ pub struct Cache {
     credit: i64,
     sampled_at: u64,
     claim: Claim<Cache>,
+}
+
+/// Where calls go that a cache does not serve.
+#[derive(Debug, Clone, Copy)]
+pub struct Route {
+    /// Every call is to go to the arena.
+    pub direct: bool,
+    /// The arena's number.
+    pub arena: usize,
+    /// The aisle of the depot.
+    pub aisle: usize,
 }
 
 // SAFETY: projects the pointer to one field.
@@ -160,6 +173,7 @@ impl Cache {
             aside: core::ptr::null_mut(),
             aside_bytes: 0,
             arena: 0,
+            sent: 0,
             aisle: 0,
             direct: false,
             thread: 0,
@@ -181,15 +195,21 @@ impl Cache {
         cache
     }
 
-    /// Whether every call is to go to the arena, and the arena's number.
+    /// Where calls go that the cache does not serve.
     ///
     /// # Safety
     /// `cache` is the calling thread's cache or a direct one.
     #[inline]
     #[must_use]
-    pub const unsafe fn route(cache: *const Cache) -> (bool, usize) {
+    pub const unsafe fn route(cache: *const Cache) -> Route {
         // SAFETY: the caller's promise; a direct cache is never written to.
-        unsafe { ((*cache).direct, (*cache).arena) }
+        unsafe {
+            Route {
+                direct: (*cache).direct,
+                arena: (*cache).arena,
+                aisle: (*cache).aisle,
+            }
+        }
     }
 
     /// Whether the cache is the calling thread's alone; otherwise several share it, and it is never
@@ -211,6 +231,7 @@ impl Cache {
         self.odd = 0;
         self.sampled_at = 0;
         self.budget = 0;
+        self.reached = 0;
         for (class, slot) in self.slots.iter_mut().enumerate().skip(2) {
             slot.keyed = keys.secret.keyed(Low::of(class_size(class)));
         }

@@ -4,7 +4,7 @@
 use super::guarding::{self, guard};
 use super::process::{DIRECT_MALLOCS, KEYS, SETTINGS, SHARED, enter};
 use super::{Served, clear, perturb, serve, serve_mapped, trace};
-use crate::cache::{Cache, Thread, aligned_class};
+use crate::cache::{Cache, Route, Thread, aligned_class};
 use crate::chunk::State;
 use crate::config::Key;
 use crate::heap::Batch;
@@ -117,7 +117,7 @@ fn serve_aligned(align: usize, size: usize) -> Served {
         }
     }
     // SAFETY: the thread's own cache.
-    let (direct, arena) = unsafe { Cache::route(cache) };
+    let Route { direct, arena, .. } = unsafe { Cache::route(cache) };
     if size <= CACHED_REQUEST {
         chunk_size = match aligned_class(size, align) {
             Err(chunk_size) => chunk_size,

@@ -62,7 +62,7 @@ fn guard_sometimes(size: usize, align: usize, caller: Caller, one_in: usize) -> 
     let cache = enter();
     // SAFETY: the thread's own cache, or one that several share, which is not written to.
     let due = unsafe {
-        let direct = Cache::route(cache).0;
+        let direct = Cache::route(cache).direct;
         let mut served = !direct && size <= SETTINGS.get(Key::TcacheMax);
         let mut chunk_size = Native::chunk_size_unchecked(size.min(CACHED_REQUEST));
         if align > Native::ALIGN {

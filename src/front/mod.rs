@@ -28,7 +28,7 @@ pub use resize::{realloc, realloc_cached};
 pub use trace::{start as start_trace, stop as stop_trace};
 
 use crate::arena::Owned;
-use crate::cache::{Cache, Thread};
+use crate::cache::{Cache, Route, Thread};
 use crate::chunk::{Chunk, Low, State};
 use crate::config::{Key, Settings};
 use crate::heap::Batch;
@@ -303,7 +303,8 @@ fn serve(size: usize, zeroed: bool) -> Served {
         }
     }
     // SAFETY: the thread's own cache.
-    let (direct, arena) = unsafe { Cache::route(cache) };
+    let route = unsafe { Cache::route(cache) };
+    let Route { direct, arena, .. } = route;
     if !direct && size <= SETTINGS.get(Key::TcacheMax) {
         // SAFETY: not direct, so it is this thread's alone.
         let payload = unsafe { (*cache).refill(&SHARED, class_of(chunk_size)) };
@@ -319,7 +320,7 @@ fn serve(size: usize, zeroed: bool) -> Served {
     let mut chunk_size = chunk_size;
     if !direct && size > CACHED_REQUEST {
         chunk_size = large_size(chunk_size);
-        if let Some(chunk) = SHARED.take_large(arena, chunk_size) {
+        if let Some(chunk) = SHARED.take_large(route.aisle, chunk_size) {
             chunk.mark(chunk.low(), State::Used);
             return Served {
                 payload: chunk.payload(),
@@ -393,8 +394,8 @@ fn take_chunk(chunk: KernelChunk, low: Low) {
     }
     count(&DIRECT_FREES);
     // SAFETY: the thread's own cache, or one that several share.
-    let (direct, arena) = unsafe { Cache::route(cache) };
-    if direct || low.size() <= CACHED_CHUNK || !SHARED.put_large(arena, chunk) {
+    let Route { direct, aisle, .. } = unsafe { Cache::route(cache) };
+    if direct || low.size() <= CACHED_CHUNK || !SHARED.put_large(aisle, chunk) {
         SHARED.free(chunk);
     }
 }
@@ -519,7 +520,7 @@ pub fn trim(pad: usize) -> bool {
     let cache = enter();
     // SAFETY: the thread's own cache; if it is not direct, it is this thread's alone.
     unsafe {
-        if !Cache::route(cache).0 {
+        if !Cache::route(cache).direct {
             (*cache).flush(&SHARED);
         }
     }

@@ -41,7 +41,7 @@ pub unsafe fn realloc(p: *mut u8, size: usize, align: usize, caller: Caller) -> 
 pub unsafe fn realloc_cached(p: *mut u8, size: usize) -> *mut u8 {
     let cache = Thread::cache();
     // SAFETY: the thread's own cache.
-    if size > CACHED_REQUEST || cache.is_null() || unsafe { Cache::route(cache).0 } {
+    if size > CACHED_REQUEST || cache.is_null() || unsafe { Cache::route(cache).direct } {
         return core::ptr::null_mut();
     }
     let Some((_, low)) = chunk_in_use(p.addr()) else {

@@ -48,11 +48,13 @@ impl<O: Os + 'static> Heap<O> {
             return true;
         }
         let length = after.size();
-        let Some(state) = after.binned().filter(|_| length >= more) else {
+        let total = old + length;
+        // A rest that is too small for a chunk stays with it, and no head tells of more.
+        let fits = length >= more && (total <= MAX_CHUNK || total - size >= MIN_CHUNK);
+        let Some(state) = after.binned().filter(|_| fits) else {
             return false;
         };
         self.leave(after, length, state);
-        let total = old + length;
         after.mark(after.low(), State::Retired);
         let rest = total - size;
         let end = chunk.addr() + total;
@@ -75,13 +77,14 @@ impl<O: Os + 'static> Heap<O> {
         true
     }
 
-    /// The size of the chunk behind a used one, if that has more than `least` bytes and waits in the
-    /// depot.
+    /// The size of the chunk behind a used one, if that has more than `least` bytes and is neither
+    /// used nor free: too large for a cache, it waits in the depot.
     pub fn waits_behind(&self, chunk: Chunk<'static, O::Region>, least: usize) -> Option<usize> {
         let after = self.after(chunk, chunk.size());
-        // First the size: top and fenceposts say 0, and behind a fencepost memory may end.
+        // First the size: top and fenceposts say 0, and behind a fencepost memory may end. The link
+        // that the tag of a waiting chunk covers is not read: it would be its user's data.
         let size = after.size();
-        (size > least && after.is(State::Cached)).then_some(size)
+        (size > least && !after.is(State::Used) && after.binned().is_none()).then_some(size)
     }
 
     /// Writes a used chunk's head for another size.
