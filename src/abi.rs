@@ -23,7 +23,7 @@ use core::ptr;
 
 pub use info::{MallInfo, MallInfo2, mallinfo, mallinfo2, malloc_info, malloc_stats};
 
-use crate::config::{Key, TUNABLES};
+use crate::config::{self, Key};
 use crate::front::{self, Source, UNKNOWN};
 use crate::os::{Caller, with_caller};
 use crate::size::ALIGN;
@@ -423,7 +423,7 @@ pub unsafe fn free_aligned_sized(block: *mut c_void, align: usize, size: usize) 
     unsafe { front::free(block.cast(), size, align) }
 }
 
-/// Sets a tunable of [`TUNABLES`] that has a `mallopt` constant. Returns 1, or 0 if there is no
+/// Sets a tunable of [`TUNABLES`](config::TUNABLES) that has a `mallopt` constant. Returns 1, or 0 if there is no
 /// such tunable or the value is out of its range. The three constants of SVID that no ptmalloc
 /// has ever obeyed (`M_NLBLKS`, `M_GRAIN`, `M_KEEP`) are accepted.
 pub fn mallopt(parameter: c_int, value: c_int) -> c_int {
@@ -431,23 +431,18 @@ pub fn mallopt(parameter: c_int, value: c_int) -> c_int {
     if matches!(parameter, 2..=4) {
         return 1;
     }
-    for tunable in &TUNABLES {
-        if tunable
-            .mallopt
-            .is_some_and(|(_, constant)| constant == parameter)
-        {
-            let number = match tunable.key {
-                // Only the low byte can be written to memory.
-                Key::Perturb => value as usize & 0xff,
-                // "At most -1 mappings" can only mean none.
-                Key::MmapMax => value.max(0) as usize,
-                // Sign extended: a threshold of -1 is one that is never reached.
-                _ => value as isize as usize,
-            };
-            return c_int::from(front::settings().set(tunable.key, number));
-        }
-    }
-    0
+    let Some(key) = config::of_mallopt(parameter) else {
+        return 0;
+    };
+    let number = match key {
+        // Only the low byte can be written to memory.
+        Key::Perturb => value as usize & 0xff,
+        // "At most -1 mappings" can only mean none.
+        Key::MmapMax => value.max(0) as usize,
+        // Sign extended: a threshold of -1 is one that is never reached.
+        _ => value as isize as usize,
+    };
+    c_int::from(front::settings().set(key, number))
 }
 
 /// Gives back all free memory that can be given back, but for `pad` bytes at top. Returns 1 if

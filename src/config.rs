@@ -6,8 +6,11 @@
 //! or panics, for the environment is read before the first block is handed out.
 #![allow(unsafe_code)] // The environment is an array of C strings, ended by a null pointer.
 
+mod lookup;
 mod text;
 
+pub use lookup::of_mallopt;
+use lookup::{begins_a_name, is_known};
 pub use text::{LONGEST, TEXTS, Text, TextTunable};
 
 use core::ffi::{CStr, c_char, c_int};
@@ -363,16 +366,14 @@ impl Settings {
 
     /// Sets another default, if it is in the tunable's range.
     pub fn preset(&self, key: Key, value: usize) {
-        let tunable = &TUNABLES[key as usize];
-        if value >= tunable.min && value <= tunable.max {
+        if lookup::may_be(key, value) {
             self.put(key, value);
         }
     }
 
     /// Sets a tunable as the user asked; `false` and no change if the value is out of range.
     pub fn set(&self, key: Key, value: usize) -> bool {
-        let tunable = &TUNABLES[key as usize];
-        if value < tunable.min || value > tunable.max {
+        if !lookup::may_be(key, value) {
             return false;
         }
         self.put(key, value);
@@ -442,14 +443,17 @@ impl Settings {
             }
             // SAFETY: the caller promises a C string that nobody changes while we read.
             let (name, value) = split(unsafe { CStr::from_ptr(text) }.to_bytes(), b'=');
+            if !is_known(name) {
+                continue;
+            }
             if name == b"GLIBC_TUNABLES" {
                 tunables = tunables.or(Some(value));
             }
-            for tunable in &TUNABLES {
-                let bit = 1 << tunable.key as u32;
-                if tunable.variable.is_some_and(|v| v.as_bytes() == name) && seen & bit == 0 {
+            if let Some(key) = lookup::of_variable(name) {
+                let bit = 1 << key as u32;
+                if seen & bit == 0 {
                     seen |= bit;
-                    self.take(tunable.key, name, value, warn);
+                    self.take(key, name, value, warn);
                 }
             }
             for tunable in &TEXTS {
@@ -470,20 +474,14 @@ impl Settings {
             let Some(short) = name.strip_prefix(GLIBC_PREFIX.as_bytes()) else {
                 continue;
             };
-            for tunable in &TUNABLES {
-                if tunable.glibc.is_some_and(|g| g.as_bytes() == short) {
-                    self.take(tunable.key, name, value, warn);
-                }
+            if let Some(key) = lookup::of_glibc(short) {
+                self.take(key, name, value, warn);
             }
         }
     }
 
     fn take(&self, key: Key, name: &[u8], value: &[u8], warn: &mut dyn FnMut(&[u8], &[u8])) {
-        let number = match TUNABLES[key as usize].unit {
-            Unit::Choice(words) => words.iter().position(|word| word.as_bytes() == value),
-            _ => None,
-        };
-        let number = number.or_else(|| parse(value));
+        let number = lookup::word_of(key, value).or_else(|| parse(value));
         if !number.is_some_and(|number| self.set(key, number)) {
             warn(name, value);
         }
@@ -513,11 +511,6 @@ pub fn warn_to_stderr(name: &[u8], value: &[u8]) {
         ": not a number in its range"
     });
     line.write_to(2);
-}
-
-/// Whether a variable that we know may begin so: few of an environment's are looked at further.
-const fn begins_a_name(first: u8) -> bool {
-    matches!(first, b'F' | b'G' | b'M')
 }
 
 /// What lies before and after the first `at`; all and nothing if there is none.
@@ -578,14 +571,15 @@ const _: () = {
         assert!(!t.sentence.is_empty());
         assert!(t.mallopt.is_some() || t.variable.is_some() || t.glibc.is_some());
         if let Some(name) = t.variable {
-            assert!(begins_a_name(name.as_bytes()[0]));
+            assert!(begins_a_name(name.as_bytes()[0]) && is_known(name.as_bytes()));
         }
         i += 1;
     }
     assert!(begins_a_name(b"GLIBC_TUNABLES"[0]));
     i = 0;
     while i < TEXTS.len() {
-        assert!(begins_a_name(TEXTS[i].variable.as_bytes()[0]));
+        let name = TEXTS[i].variable.as_bytes();
+        assert!(begins_a_name(name[0]) && is_known(name));
         i += 1;
     }
 };

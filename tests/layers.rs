@@ -207,7 +207,7 @@ const LAW: Law = Law {
         // Standard error, kept for the statistics at exit.
         ("preload/lifecycle.rs", "STDERR"),
     ],
-    plain_types: &["TextTunable", "Tunable"],
+    plain_types: &["TextTunable", "Lookup", "Unit", "Tunable"],
     max_lines: 600,
 };
 

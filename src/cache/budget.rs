@@ -144,7 +144,9 @@ impl Cache {
         false
     }
 
-    /// Gives up the magazines of a class that hold more than `kept` chunks.
+    /// Gives up the magazines of a class that hold more than `kept` chunks. Not a part of its
+    /// callers, one of which every small program runs and then has nothing to give up.
+    #[inline(never)]
     fn cut<O: Os + Copy + 'static>(&mut self, shared: &Shared<O>, class: usize, kept: usize) {
         let slot = &mut self.slots[class % SLOTS];
         let main = (usize::from(slot.count()) > kept).then(|| slot.unload());

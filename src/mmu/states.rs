@@ -15,7 +15,13 @@ use crate::sync::overlay::{AtomicU32, AtomicU64, Ordering};
 const LEAF_BITS: u32 = 13;
 const MID_BITS: u32 = 11;
 /// Of narrow addresses a few are enough; all page numbers of the tree and one more are a `usize`.
-const ROOT_BITS: u32 = if usize::BITS < 64 { 4 } else { 12 };
+const ROOT_BITS: u32 = if usize::BITS < 64 {
+    4
+} else if cfg!(target_arch = "x86_64") {
+    11
+} else {
+    12
+};
 /// Pages that a leaf tells apart: 32 MiB.
 pub const LEAF: usize = 1 << LEAF_BITS;
 /// Leaves below a node of the middle level: 64 GiB.

@@ -9,6 +9,8 @@ fn main() {
         "-z,nodelete",
         // No lazy binding: a first call of malloc must not enter the dynamic linker.
         "-z,now",
+        // Code shares no page with what lies beside it: such a page would be mapped twice.
+        "-z,separate-code",
     ] {
         println!("cargo:rustc-cdylib-link-arg=-Wl,{argument}");
     }

@@ -1,5 +1,6 @@
-/* A small program that tells its mappings when it ends: with an argument after it has used the
-   heap as small programs do, without one after nothing at all. */
+/* A small program that tells its mappings when it ends: with `heap` after it has used the heap as
+   small programs do, with `few` after it has made a hundred blocks, without either after nothing
+   at all. */
 #include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -43,8 +44,20 @@ __attribute__((destructor)) static void tell(void) {
     close(in);
 }
 
+static void make_few(void) {
+    static char *blocks[100];
+    for (int i = 0; i < 100; i++) {
+        blocks[i] = malloc(16);
+        if (!blocks[i])
+            _exit(2);
+        memset(blocks[i], i, 16);
+    }
+}
+
 int main(int argc, char **argv) {
-    if (argc > 1)
+    if (argc > 1 && strcmp(argv[1], "heap") == 0)
         use_heap();
+    if (argc > 1 && strcmp(argv[1], "few") == 0)
+        make_few();
     return 0;
 }
