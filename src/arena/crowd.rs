@@ -31,8 +31,8 @@ impl<O: Os + Copy + 'static> Shared<O> {
     /// Whether the threads that there are make a crowd.
     fn makes_crowd(&self, was_crowded: bool) -> bool {
         let threads = self.threads();
-        // It ends at half: threads that come and go do not begin and end it each time.
-        let threads = threads * if was_crowded { 2 } else { 1 };
+        // It ends at three quarters: threads that come and go do not begin and end it each time.
+        let threads = threads + if was_crowded { threads / 3 } else { 0 };
         // How many processors there are is not asked for a few threads.
         threads >= 2 * CROWD && threads >= self.arena_limit() * CROWD
     }

@@ -42,12 +42,9 @@ impl<O: Os + Copy + 'static> Shared<O> {
         let back = self
             .depot
             .put(self.keys(), aisle, class_of(size), one, limit);
-        match back {
-            Some(magazine) => {
-                self.release(magazine.stack);
-                self.relieve_depot();
-            }
-            None => self.passed(size),
+        if let Some(magazine) = back {
+            self.release(magazine.stack);
+            self.relieve_depot();
         }
         true
     }
