@@ -255,7 +255,7 @@ const TABLE: [Tunable; 30] = [
         .says("The cache of free chunks that each thread has."),
     Tunable::bytes(Key::CacheBytes, 32 * KIB, PTRDIFF_MAX)
         .variable("FENCEPOST_CACHE_BYTES")
-        .says("How much one thread may cache. Unless set, an only thread has a quarter of what the program has in use and several share half of it, 2 MiB in all at least (1 MiB from five on), up to 4 MiB each (less from nine on), and each may have this much in any case."),
+        .says("How much one thread may cache. Unless set, an only thread has a quarter of what the program has in use and several share half of it, 2 MiB in all at least (1 MiB from five on), up to 4 MiB each (less from nine on; of many threads each only what its traffic has earned), and each may have this much in any case."),
     Tunable::switch(Key::Depot, true)
         .variable("FENCEPOST_DEPOT")
         .says("The depot through which threads exchange full magazines of free chunks."),

@@ -41,8 +41,9 @@
 //! 2. The chunk's tag, keyed over address, size and state, must say *used*. Anything else
 //!    ends in one line that names the misuse ([`report`]).
 //! 3. The chunk is pushed on the thread's magazine. A full one becomes the spare, the old spare
-//!    goes to the depot; what the depot has no room for, or held for some ticks without need,
-//!    goes home to the arenas that own it, where it merges with its neighbours.
+//!    goes to the depot; what the depot has no room for, or held for some ticks without need (or
+//!    while half of what is in use passed through it), goes home to the arenas that own it, where
+//!    it merges with its neighbours.
 //! 4. Every so many freed bytes a *tick* passes ([`heap`], module `purge`): idle memory at top and
 //!    whole free pages inside the heap go back to the system.
 //!
