@@ -423,9 +423,9 @@ pub unsafe fn free_aligned_sized(block: *mut c_void, align: usize, size: usize) 
     unsafe { front::free(block.cast(), size, align) }
 }
 
-/// Sets a tunable of [`TUNABLES`](config::TUNABLES) that has a `mallopt` constant. Returns 1, or 0 if there is no
-/// such tunable or the value is out of its range. The three constants of SVID that no ptmalloc
-/// has ever obeyed (`M_NLBLKS`, `M_GRAIN`, `M_KEEP`) are accepted.
+/// Sets a tunable of [`TUNABLES`](config::TUNABLES) that has a `mallopt` constant. Returns 1, or 0
+/// if there is no such tunable or the value is out of its range. The three constants of SVID that no
+/// ptmalloc has ever obeyed (`M_NLBLKS`, `M_GRAIN`, `M_KEEP`) are accepted.
 pub fn mallopt(parameter: c_int, value: c_int) -> c_int {
     start();
     if matches!(parameter, 2..=4) {

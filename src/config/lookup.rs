@@ -94,7 +94,8 @@ pub(super) const fn begins_a_name(first: u8) -> bool {
     matches!(first, b'F' | b'G' | b'M')
 }
 
-/// Whether a variable may be one of ours. Those that are not cost no look at the tables.
+/// Whether a variable may be one of ours. Those that are not cost no look at the tables. As a
+/// pattern of bytes it is code, not one more constant that a start would read.
 pub(super) const fn is_known(name: &[u8]) -> bool {
     matches!(
         name,
